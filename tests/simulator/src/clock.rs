@@ -1,0 +1,20 @@
+//! The simulator's clock: real time plus an offset that a test may move.
+
+use std::sync::{Mutex, PoisonError};
+
+use time::{Duration, OffsetDateTime};
+
+#[derive(Default)]
+pub(crate) struct Clock {
+    offset: Mutex<Duration>,
+}
+
+impl Clock {
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc() + *self.offset.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+}
