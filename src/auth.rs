@@ -1,0 +1,303 @@
+//! Signing in: OAuth 2.0 client credentials at Microsoft's identity platform (v2.0 endpoint).
+//! Requests and answers as values; the sending is `api`'s.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use crate::content::{ContentType, excerpt, without_bom};
+use crate::secret::Secret;
+
+/// The token as it is kept between runs is renewed this many seconds before its end.
+pub const RENEW_BEFORE: i64 = 300;
+
+/// How an application proves who it is. To add a way to sign in, add a variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// A client secret.
+    ClientSecret(Secret),
+}
+
+/// Everything that is encoded except RFC 3986's unreserved characters.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The form body of a token request. Every value is percent-encoded: secrets hold `+`, `&`, `%`.
+#[must_use]
+pub fn token_request(client_id: &str, management: &str, credentials: &Credentials) -> Secret {
+    let scope = format!("{management}/.default");
+    let mut fields =
+        vec![("client_id", client_id), ("scope", &scope), ("grant_type", "client_credentials")];
+    match credentials {
+        Credentials::ClientSecret(secret) => fields.push(("client_secret", secret.reveal())),
+    }
+    let mut body = String::new();
+    for (name, value) in fields {
+        if !body.is_empty() {
+            body.push('&');
+        }
+        body.push_str(name);
+        body.push('=');
+        body.extend(utf8_percent_encode(value, FORM));
+    }
+    Secret::new(body)
+}
+
+/// A token as the login host hands it out.
+#[derive(Debug)]
+pub struct Grant {
+    /// The bearer token.
+    pub token: Secret,
+    /// Seconds that it lasts.
+    pub lifetime: i64,
+    /// What it says about itself, where that can be read.
+    pub claims: Claims,
+}
+
+/// The claims of an access token that concern us. The token is the API's matter, not ours, so
+/// what can't be read is simply absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Claims {
+    /// The tenant it was issued for.
+    pub tid: Option<String>,
+    /// The application roles that an administrator consented to; none where the token can't be
+    /// read, empty where it can be and holds none.
+    #[serde(default)]
+    pub roles: Option<Vec<String>>,
+}
+
+impl Claims {
+    /// Reads the claims out of a JWT, without judging its signature.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        let claims = token
+            .split('.')
+            .nth(1)
+            .and_then(|payload| URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok())
+            .and_then(|json| serde_json::from_slice::<Self>(&json).ok());
+        claims.map_or_else(Self::default, |claims| Self {
+            roles: Some(claims.roles.unwrap_or_default()),
+            ..claims
+        })
+    }
+
+    /// The roles that `content_types` need and that the token surely lacks.
+    #[must_use]
+    pub fn missing_roles(&self, content_types: &[ContentType]) -> Vec<&'static str> {
+        let Some(roles) = &self.roles else {
+            return Vec::new();
+        };
+        let mut missing: Vec<_> = content_types
+            .iter()
+            .map(|content_type| content_type.role())
+            .filter(|role| !roles.iter().any(|granted| granted == role))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: Seconds,
+}
+
+/// The v1 endpoint spells numbers as strings [observed].
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(i64),
+    Text(String),
+}
+
+/// Reads a successful answer of the token endpoint.
+///
+/// # Errors
+/// What is wrong with it, without its contents: they may be a token.
+pub fn parse_grant(body: &[u8]) -> Result<Grant, &'static str> {
+    let answer: TokenAnswer =
+        serde_json::from_slice(without_bom(body)).map_err(|_| "the answer is no token")?;
+    let lifetime = match answer.expires_in {
+        Seconds::Number(seconds) => Some(seconds),
+        Seconds::Text(text) => text.trim().parse().ok(),
+    };
+    let lifetime = lifetime.filter(|seconds| (0..=7 * 86_400).contains(seconds));
+    let lifetime = lifetime.ok_or("the token's lifetime makes no sense")?;
+    let token = answer.access_token;
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("the token holds characters that no token may hold");
+    }
+    Ok(Grant { claims: Claims::of(&token), token: Secret::new(token), lifetime })
+}
+
+/// A sign-in that was turned down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginRefusal {
+    /// The number behind `AADSTS`, where there is one.
+    pub aadsts: Option<u64>,
+    /// The server's words on one line, then ours: what it means and what to do.
+    pub text: String,
+    /// Whether the same request may succeed later in this run.
+    pub passing: bool,
+}
+
+#[derive(Deserialize)]
+struct LoginErrorBody {
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    error_description: String,
+    #[serde(default)]
+    error_codes: Vec<u64>,
+}
+
+/// Classifies an answer of the token endpoint that is no success.
+#[must_use]
+pub fn classify_login(status: u16, body: &[u8]) -> LoginRefusal {
+    let parsed = serde_json::from_slice::<LoginErrorBody>(without_bom(body)).ok();
+    let (aadsts, words) = match parsed {
+        Some(parsed) if !parsed.error.is_empty() || !parsed.error_codes.is_empty() => {
+            // Only the first line is about the fault; trace and correlation ids follow it.
+            let first = parsed.error_description.lines().next().unwrap_or_default();
+            let words = if first.is_empty() { &parsed.error } else { first };
+            (parsed.error_codes.first().copied(), excerpt(words.as_bytes()))
+        }
+        _ => (None, excerpt(body)),
+    };
+    let advice = aadsts.and_then(explain).unwrap_or("");
+    let mut text = format!("HTTP {status}");
+    for part in [("", words.as_str()), ("- ", advice)] {
+        if !part.1.is_empty() {
+            text = format!("{text} {}{}", part.0, part.1);
+        }
+    }
+    let passing = matches!(status, 408 | 429 | 500..=599) || aadsts == Some(90_055);
+    LoginRefusal { aadsts, text, passing }
+}
+
+/// What an AADSTS code means for the administrator, and the remedy, in the names of today's pages.
+#[must_use]
+pub fn explain(aadsts: u64) -> Option<&'static str> {
+    Some(match aadsts {
+        7_000_215 => {
+            "the client secret is wrong; most often the secret's ID was copied instead of its \
+             Value: in the Entra admin center under App registrations > your application > \
+             Certificates & secrets create a new client secret and copy its Value at once"
+        }
+        7_000_222 => {
+            "the client secret has expired: create a new one in the Entra admin center under App \
+             registrations > your application > Certificates & secrets and put its Value into the \
+             configuration"
+        }
+        700_016 => {
+            "this tenant has no such application: are tenant_id and client_id swapped, or is it \
+             the wrong tenant? Compare both with the application's Overview page (Application \
+             (client) ID, Directory (tenant) ID)"
+        }
+        90_002 | 900_023 => {
+            "there is no such tenant: are tenant_id and client_id swapped, or is api_type of the \
+             wrong cloud? Compare with Directory (tenant) ID on the application's Overview page"
+        }
+        700_027 => {
+            "the certificate is not known to the application: upload it under Certificates & secrets > Certificates"
+        }
+        700_024 => "the signed assertion is outside its time: set this machine's clock (NTP)",
+        500_011 | 70_011 | 1_002_012 => {
+            "the API is not known to this login host: api_type names the wrong cloud, or login_url \
+             and management_url don't belong together"
+        }
+        7_000_112 => {
+            "the application is disabled: enable it in the Entra admin center under Enterprise applications > your application > Properties"
+        }
+        53_003 => {
+            "a Conditional Access policy blocks this sign-in: exclude the application or this machine's address from it"
+        }
+        90_055 => "the login host asks us to slow down",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn every_value_of_the_form_is_encoded() {
+        let secret = Credentials::ClientSecret(Secret::new("a+b&c=d%e f~ü"));
+        let body = token_request("id", "https://manage.office.com", &secret);
+        assert_eq!(
+            body.reveal(),
+            "client_id=id&scope=https%3A%2F%2Fmanage.office.com%2F.default\
+             &grant_type=client_credentials&client_secret=a%2Bb%26c%3Dd%25e%20f~%C3%BC"
+        );
+        assert_eq!(format!("{secret:?} {body:?}"), "ClientSecret((secret)) (secret)");
+    }
+
+    #[test]
+    fn a_grant_is_read_in_both_spellings() {
+        for seconds in ["3599", "\"3599\""] {
+            let body = format!(
+                "\u{feff}{{\"token_type\":\"Bearer\",\"expires_in\":{seconds},\"access_token\":\"{}\"}}",
+                jwt(r#"{"tid":"t","roles":["ActivityFeed.Read"]}"#)
+            );
+            let grant = parse_grant(body.as_bytes()).unwrap();
+            assert_eq!(grant.lifetime, 3599);
+            assert_eq!(grant.claims.tid.as_deref(), Some("t"));
+            let needed = [ContentType::General, ContentType::Dlp];
+            assert_eq!(grant.claims.missing_roles(&needed), ["ActivityFeed.ReadDlp"]);
+        }
+        for bad in [
+            "",
+            "[]",
+            r#"{"access_token":"x"}"#,
+            r#"{"access_token":"x","expires_in":-1}"#,
+            r#"{"access_token":"a\r\nb","expires_in":1}"#,
+            r#"{"access_token":"","expires_in":1}"#,
+            r#"{"access_token":"x","expires_in":"soon"}"#,
+        ] {
+            assert!(parse_grant(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_opaque_token_accuses_nobody_and_one_without_roles_does() {
+        assert_eq!(Claims::of("opaque"), Claims::default());
+        assert!(Claims::of("a.!.c").missing_roles(&ContentType::ALL).is_empty());
+        let without = Claims::of(&jwt(r#"{"tid":"t"}"#));
+        assert_eq!(
+            without.missing_roles(&ContentType::ALL),
+            ["ActivityFeed.Read", "ActivityFeed.ReadDlp"]
+        );
+    }
+
+    #[test]
+    fn refusals_are_explained_and_stay_on_one_line() {
+        let body = br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1","error_codes":[7000215]}"#;
+        let refusal = classify_login(401, body);
+        assert_eq!(refusal.aadsts, Some(7_000_215));
+        assert!(
+            refusal.text.starts_with("HTTP 401 AADSTS7000215: Invalid client secret provided. - ")
+        );
+        assert!(refusal.text.contains("instead of its Value") && !refusal.text.contains("Trace"));
+        assert!(!refusal.passing);
+        assert!(classify_login(503, b"<html>").passing);
+        assert!(classify_login(400, br#"{"error":"x","error_codes":[90055]}"#).passing);
+        assert_eq!(classify_login(400, b"\x01nonsense\n").text, "HTTP 400 nonsense");
+    }
+
+    #[test]
+    fn every_code_of_the_documentation_is_explained() {
+        for code in [
+            7_000_215, 7_000_222, 700_016, 90_002, 900_023, 700_027, 700_024, 500_011, 70_011,
+            1_002_012, 7_000_112, 53_003, 90_055,
+        ] {
+            assert!(explain(code).is_some(), "{code}");
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! What the Management Activity API says: content types, listings of content blobs,
+//! subscriptions, and errors with what each means for us.
+//!
+//! Source: "Office 365 Management Activity API reference" and its error table; where a status was
+//! only observed on the wire, the comment says so.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::timestamp::Timestamp;
+
+/// One of the API's five content types. With a tenant it makes a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContentType {
+    /// Entra ID: sign-ins and changes of users, groups, roles, applications.
+    AzureActiveDirectory,
+    /// Mailboxes and their settings.
+    Exchange,
+    /// Files and sites, OneDrive included.
+    SharePoint,
+    /// Everything else, Teams included.
+    General,
+    /// Matches of data-loss rules.
+    Dlp,
+}
+
+impl ContentType {
+    /// All of them, in the order that messages list them.
+    pub const ALL: [Self; 5] =
+        [Self::AzureActiveDirectory, Self::Exchange, Self::SharePoint, Self::General, Self::Dlp];
+
+    /// The API's name for it, which is also the value of `subscription` and of `Subscription`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AzureActiveDirectory => "Audit.AzureActiveDirectory",
+            Self::Exchange => "Audit.Exchange",
+            Self::SharePoint => "Audit.SharePoint",
+            Self::General => "Audit.General",
+            Self::Dlp => "DLP.All",
+        }
+    }
+
+    /// The one that `name` names, to the letter.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
+    /// The application role that a token needs for it.
+    #[must_use]
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::Dlp => "ActivityFeed.ReadDlp",
+            _ => "ActivityFeed.Read",
+        }
+    }
+}
+
+impl fmt::Display for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for ContentType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::by_name(&name).ok_or_else(|| serde::de::Error::custom("not a content type"))
+    }
+}
+
+/// One item of a content listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// The API's id, with its `$`.
+    pub id: String,
+    /// Where to fetch it. Handed out by the server, so to be checked before a token goes there.
+    pub uri: String,
+    /// When it became available; none where the server sent something unreadable.
+    pub created: Option<Timestamp>,
+    /// When the API forgets it.
+    pub expires: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListingItem {
+    content_id: String,
+    content_uri: String,
+    content_created: Option<String>,
+    content_expiration: Option<String>,
+}
+
+/// Reads one page of a content listing.
+///
+/// # Errors
+/// The body is no listing; the text says in which way.
+pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
+    let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body))
+        .map_err(|error| format!("the answer is no list of content blobs ({error})"))?;
+    let time = |text: Option<String>| text.as_deref().and_then(Timestamp::parse);
+    Ok(items
+        .into_iter()
+        .map(|item| Blob {
+            id: item.content_id,
+            uri: item.content_uri,
+            created: time(item.content_created),
+            expires: time(item.content_expiration),
+        })
+        .collect())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Subscription {
+    content_type: String,
+    status: Option<String>,
+}
+
+/// Reads the answer of `/subscriptions/list`: the content types that are enabled.
+///
+/// `status` is sometimes missing [observed]; an object without it counts as enabled.
+///
+/// # Errors
+/// The body is no list of subscriptions; the text says in which way.
+pub fn parse_subscriptions(body: &[u8]) -> Result<Vec<ContentType>, String> {
+    let items: Vec<Subscription> = serde_json::from_slice(without_bom(body))
+        .map_err(|error| format!("the answer is no list of subscriptions ({error})"))?;
+    Ok(items
+        .iter()
+        .filter(|item| item.status.as_deref().is_none_or(|s| s.eq_ignore_ascii_case("enabled")))
+        .filter_map(|item| ContentType::by_name(&item.content_type))
+        .collect())
+}
+
+/// Whether a body that should be an array is an error object instead [observed, with status 200].
+#[must_use]
+pub fn is_error_body(body: &[u8]) -> bool {
+    let body = without_bom(body);
+    body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
+}
+
+/// `body` without the byte order mark that some answers begin with [observed].
+#[must_use]
+pub fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+/// What an error answer calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// A passing fault: send the request again.
+    Retry,
+    /// Too many requests: pause the whole tenant, then send it again.
+    Pause,
+    /// The token is not (or no longer) taken: sign in anew, once.
+    Renew,
+    /// The subscription is missing or disabled: start it.
+    Subscribe,
+    /// The subscription is already on: what was asked for is so.
+    AlreadyOn,
+    /// The window is outside what the API allows: clamp it and list again.
+    Clamp,
+    /// The link to the next page is not taken: list the window from its first page.
+    ListAgain,
+    /// The API knows no such content: it is gone, if it says so twice.
+    Missing,
+    /// The content has expired: it is gone.
+    Expired,
+    /// Only a person can mend it: configuration, consent, licence, or a fault of ours.
+    Refused,
+}
+
+/// An answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// `AF…`, or the free text that stood there; empty where the body has none.
+    pub code: String,
+    /// The server's words, or the beginning of its body.
+    pub message: String,
+    /// What to do.
+    pub reaction: Reaction,
+    /// What it means and what a person can do, where it is known.
+    pub advice: &'static str,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        for part in [&self.code, &self.message] {
+            if !part.is_empty() {
+                write!(f, " {part}")?;
+            }
+        }
+        if !self.advice.is_empty() {
+            write!(f, " - {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Deserialize)]
+struct ErrorDetail {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct PlainMessage {
+    #[serde(rename = "Message")]
+    message: String,
+}
+
+/// How much of a foreign text goes into a message.
+const MOST_TEXT: usize = 500;
+
+/// The beginning of a foreign text on one line, for a message.
+#[must_use]
+pub fn excerpt(body: &[u8]) -> String {
+    let body = body.get(..body.len().min(4 * MOST_TEXT)).unwrap_or(body);
+    let text = String::from_utf8_lossy(without_bom(body));
+    let mut line = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
+        if word.is_empty() {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    match line.char_indices().nth(MOST_TEXT) {
+        Some((end, _)) => {
+            line.truncate(end);
+            line.push('…');
+            line
+        }
+        None => line,
+    }
+}
+
+/// Classifies an error answer: by code, then by status, then by the body's shape.
+#[must_use]
+pub fn classify(status: u16, body: &[u8]) -> Refusal {
+    let body = without_bom(body);
+    let (code, message) = if let Ok(body) = serde_json::from_slice::<ErrorBody>(body) {
+        (excerpt(body.error.code.as_bytes()), excerpt(body.error.message.as_bytes()))
+    } else if let Ok(body) = serde_json::from_slice::<PlainMessage>(body) {
+        (String::new(), excerpt(body.message.as_bytes()))
+    } else {
+        (String::new(), excerpt(body))
+    };
+    let (reaction, advice) =
+        by_code(&code, &message).unwrap_or_else(|| by_status(status, &message));
+    Refusal { status, code, message, reaction, advice }
+}
+
+fn by_code(code: &str, message: &str) -> Option<(Reaction, &'static str)> {
+    use Reaction::{
+        AlreadyOn, Clamp, Expired, ListAgain, Missing, Pause, Refused, Renew, Retry, Subscribe,
+    };
+    Some(match code {
+        // Documented with status 403, seen with 429.
+        "AF429" => (Pause, "the API asks us to slow down"),
+        "AF10001" => (
+            Renew,
+            "the application lacks a permission: in the Entra admin center, under App \
+             registrations > your application > API permissions, add the application permissions \
+             ActivityFeed.Read (and ActivityFeed.ReadDlp for DLP.All) of Office 365 Management \
+             APIs, then choose Grant admin consent",
+        ),
+        "AF20001" | "AF20002" | "AF20003" => (
+            Refused,
+            "a parameter of our request is wrong: please report this as a fault of wodle-office365",
+        ),
+        "AF20010" => (
+            Refused,
+            "the token belongs to another tenant than tenant_id: compare tenant_id with the \
+             Directory (tenant) ID on the application's Overview page",
+        ),
+        "AF20011" => (
+            Refused,
+            "the API doesn't know this tenant: compare tenant_id with the Directory (tenant) ID, \
+             and api_type with the tenant's cloud",
+        ),
+        "AF20012" => (
+            Refused,
+            "the tenant is not set up for this API: check that it has a Microsoft 365 licence with \
+             auditing and that auditing is on (Microsoft Purview portal > Audit)",
+        ),
+        "AF20013" => (Refused, "tenant_id is no valid GUID"),
+        "AF20020" => (Refused, "the API doesn't take this content type in this cloud"),
+        "AF20022" | "AF20023" => (Subscribe, "the subscription is missing or was stopped"),
+        "AF20024" => (AlreadyOn, ""),
+        "AF20030" | "AF20055" => (Clamp, "the time window is outside what the API allows"),
+        "AF20031" => (ListAgain, "the link to the next page was not taken"),
+        "AF20050" => (Missing, "the API no longer has this content"),
+        "AF20051" => (Expired, "the content has expired"),
+        "AF20052" => (Missing, "the API doesn't take this content id"),
+        _ if code.starts_with("AF5") => (Retry, "a fault on Microsoft's side"),
+        _ if code.starts_with("StartSubscription") && message.contains("does not exist") => (
+            Refused,
+            "auditing is off for this tenant: turn it on in the Microsoft Purview portal under \
+             Audit, and wait up to 24 hours",
+        ),
+        _ => return None,
+    })
+}
+
+fn by_status(status: u16, message: &str) -> (Reaction, &'static str) {
+    match status {
+        // A 200 whose body is not what was asked for: a gateway's page, a cut answer.
+        200..=299 => (Reaction::Retry, "the answer is not what the API documents"),
+        300..=399 => (
+            Reaction::Refused,
+            "a redirect, which is never followed with a token: is a proxy or a sign-in page in between?",
+        ),
+        401 => (Reaction::Renew, "the token was not accepted"),
+        407 => (Reaction::Refused, "the proxy wants a user and a password: see the option proxy"),
+        408 | 500..=599 => (Reaction::Retry, "a passing fault of the server or of a gateway"),
+        429 => (Reaction::Pause, "the API asks us to slow down"),
+        404 | 410 if message.is_empty() => (Reaction::Missing, "nothing is there"),
+        _ => (Reaction::Refused, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str) -> String {
+        format!(r#"{{"error":{{"code":"{code}","message":"words"}}}}"#)
+    }
+
+    #[test]
+    fn every_code_of_the_api_has_its_reaction_whatever_the_status() {
+        let table = [
+            ("AF429", 403, Reaction::Pause),
+            ("AF429", 429, Reaction::Pause),
+            ("AF10001", 401, Reaction::Renew),
+            ("AF20001", 400, Reaction::Refused),
+            ("AF20010", 400, Reaction::Refused),
+            ("AF20011", 400, Reaction::Refused),
+            ("AF20012", 400, Reaction::Refused),
+            ("AF20013", 400, Reaction::Refused),
+            ("AF20020", 400, Reaction::Refused),
+            ("AF20022", 400, Reaction::Subscribe),
+            ("AF20023", 400, Reaction::Subscribe),
+            ("AF20024", 400, Reaction::AlreadyOn),
+            ("AF20030", 400, Reaction::Clamp),
+            ("AF20055", 400, Reaction::Clamp),
+            ("AF20031", 400, Reaction::ListAgain),
+            ("AF20050", 404, Reaction::Missing),
+            ("AF20051", 400, Reaction::Expired),
+            ("AF20052", 400, Reaction::Missing),
+            ("AF50000", 500, Reaction::Retry),
+            ("AF50005", 400, Reaction::Retry),
+            ("AF99999", 400, Reaction::Refused),
+            ("AF99999", 503, Reaction::Retry),
+        ];
+        for (code, status, reaction) in table {
+            let refusal = classify(status, error(code).as_bytes());
+            assert_eq!(
+                (refusal.code.as_str(), refusal.reaction),
+                (code, reaction),
+                "{code} {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_shapes_go_by_status() {
+        let table: [(u16, &[u8], Reaction, &str); 8] = [
+            (401, b"", Reaction::Renew, ""),
+            (
+                401,
+                br#"{"Message":"Authorization has been denied for this request."}"#,
+                Reaction::Renew,
+                "Authorization has been denied for this request.",
+            ),
+            (503, b"\xEF\xBB\xBF<html>\r\n busy</html>", Reaction::Retry, "<html> busy</html>"),
+            (302, b"", Reaction::Refused, ""),
+            (407, b"", Reaction::Refused, ""),
+            (408, b"", Reaction::Retry, ""),
+            (403, b"\xff\0x", Reaction::Refused, "\u{fffd} x"),
+            (200, b"{}", Reaction::Retry, "{}"),
+        ];
+        for (status, body, reaction, message) in table {
+            let refusal = classify(status, body);
+            assert_eq!(
+                (refusal.reaction, refusal.message.as_str()),
+                (reaction, message),
+                "{status}"
+            );
+        }
+        let auditing_off = br#"{"error":{"code":"StartSubscription [CorrId=1]","message":"Tenant x does not exist."}}"#;
+        assert!(classify(400, auditing_off).to_string().contains("auditing is off"));
+        assert_eq!(excerpt("é".repeat(600).as_bytes()).chars().count(), MOST_TEXT + 1);
+    }
+
+    #[test]
+    fn listings_are_read_tolerantly_but_never_guessed() {
+        let page = b"\xEF\xBB\xBF[{\"contentType\":\"Audit.General\",\"contentId\":\"a$b\",\
+            \"contentUri\":\"https://x/a$b\",\"contentCreated\":\"2015-05-23T17:35:00.000Z\",\
+            \"contentExpiration\":\"bad\",\"new\":1}]";
+        let blobs = parse_listing(page).unwrap();
+        assert_eq!(blobs.len(), 1);
+        assert_eq!(blobs[0].id, "a$b");
+        assert_eq!(blobs[0].created, Some(Timestamp::from_unix(1_432_402_500)));
+        assert_eq!(blobs[0].expires, None);
+        assert_eq!(parse_listing(b"[]"), Ok(vec![]));
+        for bad in [&b"{}"[..], b"", b"[{}]", b"<html>", b"[{\"contentId\":1}]"] {
+            assert!(parse_listing(bad).is_err());
+        }
+        assert!(is_error_body(b" {\"error\":{}}") && !is_error_body(b"[]"));
+    }
+
+    #[test]
+    fn a_subscription_without_status_is_enabled() {
+        let body = br#"[{"contentType":"Audit.General","webhook":null},
+            {"contentType":"DLP.All","status":"disabled"},
+            {"contentType":"Audit.Exchange","status":"enabled"},{"contentType":"Audit.New"}]"#;
+        let enabled = parse_subscriptions(body).unwrap();
+        assert_eq!(enabled, [ContentType::General, ContentType::Exchange]);
+        assert!(parse_subscriptions(b"{}").is_err());
+    }
+
+    #[test]
+    fn content_types_are_known_by_their_names() {
+        for content_type in ContentType::ALL {
+            assert_eq!(ContentType::by_name(content_type.name()), Some(content_type));
+        }
+        assert_eq!(ContentType::by_name("audit.general"), None);
+    }
+}
