@@ -1,1 +1,32 @@
-//! x
+//! wodle-office365 brings the Microsoft 365 audit log into Wazuh.
+//!
+//! Imports run one way: the commands use the effects, the effects use the pure modules, and
+//! those neither do I/O nor read a clock. The README has the map.
+
+#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+// Pure: no I/O, no clock.
+pub mod auth;
+pub mod cloud;
+pub mod config;
+pub mod content;
+pub mod event;
+pub mod proxy;
+pub mod records;
+pub mod secret;
+pub mod state;
+pub mod timestamp;
+
+// Effects.
+pub mod api;
+pub mod clock;
+pub mod http;
+pub mod logging;
+pub mod output;
+pub mod store;
+
+// Entry.
+pub mod args;
+pub mod collect;
+pub mod error;
+pub mod poll;

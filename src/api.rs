@@ -1,0 +1,364 @@
+//! The calls: sign in, list and start subscriptions, list content, fetch content. Each sends one
+//! request and says what came of it; when to send it again is `collect`'s matter.
+
+use std::io::Read;
+
+use ureq::http::Uri;
+
+use crate::auth::{self, Credentials, Grant};
+use crate::clock::Clock;
+use crate::config::{Tenant, is_guid};
+use crate::content::{
+    self, Blob, ContentType, Reaction, Refusal, classify, excerpt, is_error_body, parse_listing,
+    parse_subscriptions,
+};
+use crate::http::{Answer, Http, NoAnswer, Payload};
+use crate::records::Records;
+use crate::secret::Secret;
+use crate::state::Window;
+
+/// The largest error body that is looked at.
+const MOST_ERROR: usize = 64 << 10;
+
+/// Why a call brought nothing, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What to do.
+    pub reaction: Reaction,
+    /// What happened, what it means, what a person can do.
+    pub text: String,
+    /// The API's error code, where there is one.
+    pub code: Option<String>,
+    /// Seconds that the server wants us to wait.
+    pub retry_after: Option<u64>,
+}
+
+impl Trouble {
+    /// A fault that may pass.
+    #[must_use]
+    pub fn passing(text: String) -> Self {
+        Self { reaction: Reaction::Retry, text, code: None, retry_after: None }
+    }
+
+    /// A fault that a person must mend.
+    #[must_use]
+    pub fn refused(text: String) -> Self {
+        Self { reaction: Reaction::Refused, text, code: None, retry_after: None }
+    }
+}
+
+impl From<NoAnswer> for Trouble {
+    fn from(fault: NoAnswer) -> Self {
+        if fault.passing { Self::passing(fault.text) } else { Self::refused(fault.text) }
+    }
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        let code = Some(refusal.code.clone()).filter(|code| !code.is_empty());
+        Self { reaction: refusal.reaction, text: refusal.to_string(), code, retry_after: None }
+    }
+}
+
+/// The right to speak for a tenant: its token and where it is good.
+#[derive(Debug)]
+pub struct Access {
+    token: Secret,
+    /// The tenant's GUID, which is also our PublisherIdentifier.
+    pub guid: String,
+    origin: Uri,
+    root: String,
+}
+
+impl Access {
+    /// `tid`: the tenant that the token names, which stands in for a `tenant_id` that is a domain
+    /// name.
+    ///
+    /// # Errors
+    /// The tenant's GUID is not known.
+    pub fn new(tenant: &Tenant, token: Secret, tid: Option<&str>) -> Result<Self, Trouble> {
+        let configured = Some(tenant.tenant_id.as_str()).filter(|id| is_guid(id));
+        let Some(guid) = configured.or(tid).filter(|id| is_guid(id)) else {
+            return Err(Trouble::refused(format!(
+                "tenant_id {} is no GUID, and the token doesn't tell the tenant's: put the \
+                 Directory (tenant) ID into tenant_id",
+                tenant.tenant_id
+            )));
+        };
+        let origin = tenant
+            .management
+            .parse()
+            .map_err(|_| Trouble::refused("management_url is malformed".to_owned()))?;
+        let root = format!("{}/api/v1.0/{guid}/activity/feed", tenant.management);
+        Ok(Self { token, guid: guid.to_owned(), origin, root })
+    }
+
+    /// The token, to be kept.
+    #[must_use]
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// `url`, which the server handed out, as it may be called: only at the management origin, for
+    /// the token goes nowhere else, and in our own publisher's name.
+    fn own(&self, url: &str) -> Result<String, Trouble> {
+        let uri: Option<Uri> = url.parse().ok();
+        let port = |uri: &Uri| uri.port_u16().or((uri.scheme_str()? == "https").then_some(443));
+        let same = uri.is_some_and(|uri| {
+            let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+            let host = |uri: &Uri| uri.host().map(str::to_ascii_lowercase);
+            plain
+                && uri.scheme() == self.origin.scheme()
+                && host(&uri) == host(&self.origin)
+                && port(&uri) == port(&self.origin)
+        });
+        if !same {
+            return Err(Trouble::refused(format!(
+                "the API hands out an address that is not at {}: the token is not sent there; is \
+                 management_url the right one?",
+                self.origin
+            )));
+        }
+        Ok(self.signed(url))
+    }
+
+    /// `url` with our publisher identifier, without which requests count against a quota shared
+    /// by everyone who leaves it out.
+    fn signed(&self, url: &str) -> String {
+        if url.contains("PublisherIdentifier=") {
+            return url.to_owned();
+        }
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}PublisherIdentifier={}", self.guid)
+    }
+}
+
+/// One page of a listing.
+#[derive(Debug)]
+pub struct Page {
+    /// The blobs on it.
+    pub blobs: Vec<Blob>,
+    /// The link to the next page.
+    pub next: Option<String>,
+}
+
+/// The two hosts as they are called.
+#[derive(Debug)]
+pub struct Api<'a> {
+    /// What sends.
+    pub http: &'a Http,
+    /// What the answers' `Date` sets.
+    pub clock: &'a Clock,
+    /// The largest answer held in memory, in bytes.
+    pub max_held: usize,
+}
+
+impl Api<'_> {
+    /// Signs in.
+    ///
+    /// # Errors
+    /// No token came.
+    pub fn sign_in(&self, tenant: &Tenant, credentials: &Credentials) -> Result<Grant, Trouble> {
+        let url = format!("{}/{}/oauth2/v2.0/token", tenant.login, tenant.tenant_id);
+        let form = auth::token_request(&tenant.client_id, &tenant.management, credentials);
+        let answer = self.http.send(&url, None, Payload::Form(&form))?;
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        let body = answer.read(self.max_held)?;
+        if status == 200 {
+            return auth::parse_grant(&body).map_err(|why| {
+                Trouble::passing(format!("the login host's answer is unusable: {why}"))
+            });
+        }
+        let Credentials::ClientSecret(secret) = credentials;
+        let refusal = auth::classify_login(status, &without(&body, secret));
+        let mut trouble = if refusal.passing {
+            Trouble::passing(refusal.text)
+        } else {
+            Trouble::refused(refusal.text)
+        };
+        trouble.retry_after = retry_after;
+        Err(trouble)
+    }
+
+    /// Lists the subscriptions that are enabled.
+    ///
+    /// # Errors
+    /// No list came.
+    pub fn subscriptions(&self, access: &Access) -> Result<Vec<ContentType>, Trouble> {
+        let url = access.signed(&format!("{}/subscriptions/list", access.root));
+        let (body, _) = self.array(access, &url)?;
+        parse_subscriptions(&body).map_err(Trouble::passing)
+    }
+
+    /// Starts a subscription. That it is on already is as good.
+    ///
+    /// # Errors
+    /// It was not started.
+    pub fn start(&self, access: &Access, content_type: ContentType) -> Result<(), Trouble> {
+        let url = format!("{}/subscriptions/start?contentType={content_type}", access.root);
+        let answer = self.call(access, &access.signed(&url), Payload::Post)?;
+        if (200..300).contains(&answer.status) {
+            // Read to its end, so that the connection can be used again.
+            return answer.read(MOST_ERROR).map(drop).map_err(Trouble::from);
+        }
+        match self.refusal(access, answer) {
+            Trouble { reaction: Reaction::AlreadyOn, .. } => Ok(()),
+            trouble => Err(trouble),
+        }
+    }
+
+    /// Lists the first page of a window.
+    ///
+    /// # Errors
+    /// No listing came.
+    pub fn list(
+        &self,
+        access: &Access,
+        content_type: ContentType,
+        window: &Window,
+    ) -> Result<Page, Trouble> {
+        let url = format!(
+            "{}/subscriptions/content?contentType={content_type}&startTime={}&endTime={}",
+            access.root,
+            window.start.query_form(),
+            window.end.query_form()
+        );
+        self.page(access, &access.signed(&url))
+    }
+
+    /// Lists the page that another page links to.
+    ///
+    /// # Errors
+    /// No listing came, or the link leads elsewhere.
+    pub fn next_page(&self, access: &Access, link: &str) -> Result<Page, Trouble> {
+        self.page(access, &access.own(link)?)
+    }
+
+    fn page(&self, access: &Access, url: &str) -> Result<Page, Trouble> {
+        let (body, next) = self.array(access, url)?;
+        Ok(Page { blobs: parse_listing(&body).map_err(Trouble::passing)?, next })
+    }
+
+    /// Begins to fetch a blob.
+    ///
+    /// # Errors
+    /// It can't be fetched.
+    pub fn fetch(&self, access: &Access, uri: &str) -> Result<Records<impl Read + use<>>, Trouble> {
+        let answer = self.call(access, &access.own(uri)?, Payload::Get)?;
+        if answer.status == 200 {
+            return Ok(Records::new(answer.into_reader(), self.max_held));
+        }
+        Err(self.refusal(access, answer))
+    }
+
+    /// What is wrong with a body that should be an array and is not.
+    #[must_use]
+    pub fn not_an_array(&self, access: &Access, body: &[u8]) -> Trouble {
+        content::classify(200, &without(body, &access.token)).into()
+    }
+
+    /// Gets an answer that must be an array, whole, with the link to the next page.
+    fn array(&self, access: &Access, url: &str) -> Result<(Vec<u8>, Option<String>), Trouble> {
+        let mut answer = self.call(access, url, Payload::Get)?;
+        if answer.status != 200 {
+            return Err(self.refusal(access, answer));
+        }
+        let next = answer.next_page.take();
+        let body = answer.read(self.max_held)?;
+        if is_error_body(&body) {
+            return Err(self.not_an_array(access, &body));
+        }
+        Ok((body, next))
+    }
+
+    fn call(&self, access: &Access, url: &str, payload: Payload<'_>) -> Result<Answer, Trouble> {
+        let answer = self.http.send(url, Some(&access.token), payload)?;
+        if let Some(date) = answer.date {
+            self.clock.observe(date);
+        }
+        Ok(answer)
+    }
+
+    fn refusal(&self, access: &Access, answer: Answer) -> Trouble {
+        let (status, retry_after) = (answer.status, answer.retry_after);
+        // Its status says enough where the body can't be read.
+        let body = answer.read(MOST_ERROR).unwrap_or_default();
+        let refusal = classify(status, &without(&body, &access.token));
+        Trouble { retry_after, ..refusal.into() }
+    }
+}
+
+/// `body` without the secret: a gateway's page may show us the request that it refused.
+fn without(body: &[u8], secret: &Secret) -> Vec<u8> {
+    let text = String::from_utf8_lossy(body);
+    if secret.reveal().is_empty() || !text.contains(secret.reveal()) {
+        return body.to_vec();
+    }
+    text.replace(secret.reveal(), "(secret)").into_bytes()
+}
+
+/// A short name for a blob in messages.
+#[must_use]
+pub fn shown(content_id: &str) -> String {
+    excerpt(content_id.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Credential;
+
+    const GUID: &str = "a0000000-0000-4000-8000-000000000001";
+
+    fn tenant(tenant_id: &str) -> Tenant {
+        Tenant {
+            tenant_id: tenant_id.to_owned(),
+            client_id: "c".to_owned(),
+            credential: Credential::Secret(Secret::new("s")),
+            login: "https://login.example".to_owned(),
+            management: "https://manage.office.com".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_token_goes_to_the_management_origin_only() {
+        let access = Access::new(&tenant(GUID), Secret::new("t"), None).unwrap();
+        for good in [
+            "https://manage.office.com/api/v1.0/x/activity/feed/audit/1$2",
+            "https://MANAGE.office.com:443/api?x=1",
+        ] {
+            assert!(access.own(good).unwrap().ends_with(&format!("PublisherIdentifier={GUID}")));
+        }
+        for bad in [
+            "http://manage.office.com/x",
+            "https://manage.office.com.evil.example/x",
+            "https://manage.office.com@evil.example/x",
+            "https://user@manage.office.com/x",
+            "https://manage.office.com:444/x",
+            "/relative",
+            "not an address",
+            "",
+        ] {
+            assert_eq!(access.own(bad).unwrap_err().reaction, Reaction::Refused, "{bad}");
+        }
+        let signed = access.own("https://manage.office.com/x?PublisherIdentifier=other");
+        assert_eq!(signed.unwrap(), "https://manage.office.com/x?PublisherIdentifier=other");
+    }
+
+    #[test]
+    fn a_domain_name_is_resolved_by_the_token() {
+        let access =
+            |id: &str, tid| Access::new(&tenant(id), Secret::new("t"), tid).map(|a| a.guid);
+        assert_eq!(access("contoso.example", Some(GUID)), Ok(GUID.to_owned()));
+        assert_eq!(access(GUID, Some("b0000000-0000-4000-8000-000000000001")), Ok(GUID.to_owned()));
+        assert!(access("contoso.example", None).is_err());
+        assert!(access("contoso.example", Some("../x")).is_err());
+    }
+
+    #[test]
+    fn what_comes_back_is_rid_of_the_secret() {
+        let body = without(b"<pre>client_secret=abc</pre>", &Secret::new("abc"));
+        assert_eq!(body, b"<pre>client_secret=(secret)</pre>");
+        assert_eq!(without(b"x", &Secret::new("")), b"x");
+    }
+}

@@ -1,0 +1,53 @@
+//! The one clock: this machine's, corrected by the management API's `Date` header, which alone
+//! decides how far positions move and what is older than 7 days.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::timestamp::Timestamp;
+
+/// Tells the API's time.
+#[derive(Debug)]
+pub struct Clock {
+    offset: AtomicI64,
+    seen: AtomicBool,
+}
+
+impl Clock {
+    /// Starts with the last run's `offset` (seconds to add to the local clock).
+    #[must_use]
+    pub fn new(offset: i64) -> Self {
+        Self { offset: AtomicI64::new(offset), seen: AtomicBool::new(false) }
+    }
+
+    /// The API's time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        local_now().plus(self.offset())
+    }
+
+    /// Seconds to add to the local clock to get the API's.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    /// Whether the offset was seen in this run, not only in an earlier one.
+    #[must_use]
+    pub fn seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the `Date` of an answer of the management API.
+    pub fn observe(&self, date: Timestamp) {
+        self.offset.store(date.since(local_now()), Ordering::Relaxed);
+        self.seen.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What this machine's clock says.
+#[must_use]
+pub fn local_now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}

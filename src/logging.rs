@@ -1,0 +1,146 @@
+//! The log file, in Wazuh's line form, and where stderr and panics go.
+//!
+//! Under the wodle stdout and stderr are one pipe, and every line on it becomes an event: so a
+//! stderr that is no terminal is pointed at the log, which catches even the runtime's own last
+//! words.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, LineWriter, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simplelog::{ConfigBuilder, WriteLogger};
+use time::macros::format_description;
+
+/// The longest message, in bytes: what comes from outside is cut before it gets here, mostly.
+const MOST_MESSAGE: usize = 8 * 1024;
+
+/// Opens the log, points a stderr that is no terminal at it, and makes panics end in exit code 1.
+///
+/// Call it once, before any thread is started: the local time zone can't be read later. Messages
+/// below `warning` are not logged until [`log::set_max_level`] says so.
+///
+/// # Errors
+/// The log can't be opened; stderr is quiet nevertheless.
+pub fn start(path: &Path) -> io::Result<()> {
+    let terminal = io::stderr().is_terminal();
+    let file = open(path);
+    if !terminal {
+        match &file {
+            Ok(file) => rustix::stdio::dup2_stderr(file)?,
+            Err(_) => rustix::stdio::dup2_stderr(File::options().write(true).open("/dev/null")?)?,
+        }
+    }
+    let mut loggers: Vec<Box<dyn Log>> = Vec::new();
+    let mut failed = None;
+    match file {
+        Ok(file) => loggers.push(logger(LineWriter::new(file))),
+        Err(error) => failed = Some(error),
+    }
+    if terminal {
+        loggers.push(logger(LineWriter::new(io::stderr())));
+    }
+    if log::set_boxed_logger(Box::new(WazuhForm(loggers))).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("this is a fault of wodle-office365, please report it: {panic}");
+        // Exit, not abort: Wazuh reads death by a signal as success. Nothing has been saved.
+        std::process::exit(1);
+    }));
+    failed.map_or(Ok(()), Err)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let existed = path.exists();
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    if !existed {
+        // Whatever the umask is.
+        file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
+    }
+    Ok(file)
+}
+
+fn logger(writer: impl Write + Send + 'static) -> Box<dyn Log> {
+    let mut config = ConfigBuilder::new();
+    config
+        .set_time_format_custom(format_description!(
+            "[year]/[month]/[day] [hour]:[minute]:[second]"
+        ))
+        .set_max_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Error);
+    // Where the zone can't be told it stays UTC.
+    let _ = config.set_time_offset_to_local();
+    WriteLogger::new(LevelFilter::Debug, config.build(), writer)
+}
+
+/// Shapes a message for simplelog so that it comes out as Wazuh's own: one line, and
+/// `wodle-office365: LEVEL` where simplelog writes a record's target.
+struct WazuhForm(Vec<Box<dyn Log>>);
+
+impl Log for WazuhForm {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // The libraries' messages speak of headers and keys.
+        metadata.level() <= log::max_level() && metadata.target().starts_with("wodle_office365")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let target = match record.level() {
+            Level::Error => "wodle-office365: ERROR",
+            Level::Warn => "wodle-office365: WARNING",
+            Level::Info => "wodle-office365: INFO",
+            Level::Debug | Level::Trace => "wodle-office365: DEBUG",
+        };
+        // Made here, before simplelog takes its lock: what panics in a `Display` is still logged.
+        let message = one_line(&record.args().to_string());
+        for logger in &self.0 {
+            logger.log(
+                &Record::builder()
+                    .level(record.level())
+                    .target(target)
+                    .args(format_args!("{message}"))
+                    .build(),
+            );
+        }
+    }
+
+    fn flush(&self) {
+        for logger in &self.0 {
+            logger.flush();
+        }
+    }
+}
+
+/// `text` with control characters escaped: nobody may forge a log line.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if line.len() >= MOST_MESSAGE {
+            line.push('…');
+            break;
+        }
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stays_on_its_line() {
+        assert_eq!(one_line("a\r\nb\u{1b}[31m\0ü"), "a\\r\\nb\\u{1b}[31m\\u{0}ü");
+        assert_eq!(one_line(&"x".repeat(10_000)).len(), MOST_MESSAGE + '…'.len_utf8());
+    }
+}

@@ -1,0 +1,379 @@
+//! Files: read on the open handle after a look at owner and mode, replaced atomically, locked.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, OFlags};
+
+use crate::content::ContentType;
+use crate::error::Error;
+use crate::secret::Secret;
+use crate::state::{BadState, State};
+use crate::timestamp::Timestamp;
+
+/// The largest configuration that is read: some 500 tenants fit many times.
+const MOST_CONFIG: u64 = 16 << 20;
+
+/// The largest file with a secret.
+const MOST_SECRET: u64 = 64 << 10;
+
+/// The largest state or token file that is read.
+const MOST_STATE: u64 = 1 << 30;
+
+/// Wazuh's folder and the places in it that are ours by contract.
+#[derive(Clone, Debug)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// Takes `path` as Wazuh's folder.
+    ///
+    /// # Errors
+    /// It is no folder.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            return Ok(Self(path.to_owned()));
+        }
+        let path = path.display();
+        Err(Error::Setup(format!("{path} is no folder: name Wazuh's with --home")))
+    }
+
+    /// The default configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.0.join("etc/wodle-office365.conf")
+    }
+
+    /// The log file; its folder is made if it is missing.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        let folder = self.0.join("logs");
+        // A folder that can't be made shows when the file is opened.
+        let _ = DirBuilder::new().mode(0o750).create(&folder);
+        folder.join("wodle-office365.log")
+    }
+
+    /// A path as the configuration has it: relative ones start here, as Wazuh's own do.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// Reads the bookmark that Wazuh's own module left for a stream: where its last scan ended.
+    ///
+    /// It is a native `time_t`, written as it stands in memory (measured).
+    #[must_use]
+    pub fn native_bookmark(&self, tenant_id: &str, content_type: ContentType) -> Option<Timestamp> {
+        let path = self.0.join(format!("var/wodles/office365-{tenant_id}-{content_type}"));
+        let bytes = open_regular(&path).and_then(|file| read_at_most(file, 64)).ok()?;
+        let seconds = i64::from_ne_bytes(bytes.try_into().ok()?);
+        (seconds > 0).then(|| Timestamp::from_unix(seconds))
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// Refused when it is writable by everyone, owned by neither root nor the caller, or writable
+    /// by a group other than that of `HOME/etc`.
+    ///
+    /// # Errors
+    /// It can't be read or is refused; the text names the remedy.
+    pub fn read_config(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        self.read_checked(path, 0o002, MOST_CONFIG)
+    }
+
+    /// Reads a file that holds a secret, and trims white space around it.
+    ///
+    /// Refused when everyone may read it, or anyone but its rightful owner may write it.
+    ///
+    /// # Errors
+    /// It can't be read, is refused, is empty or no text; the text names the remedy.
+    pub fn read_secret(&self, path: &Path) -> Result<Secret, Error> {
+        let bytes = self.read_checked(path, 0o006, MOST_SECRET)?;
+        let text = String::from_utf8(bytes).ok();
+        let text =
+            text.map(|text| text.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']).to_owned());
+        match text {
+            Some(text) if !text.is_empty() => Ok(Secret::new(text)),
+            Some(_) => Err(Error::Setup(format!("{} is empty", path.display()))),
+            None => Err(Error::Setup(format!("{} is not UTF-8 text", path.display()))),
+        }
+    }
+
+    fn read_checked(&self, path: &Path, forbidden: u32, most: u64) -> Result<Vec<u8>, Error> {
+        let name = path.display();
+        let unreadable = |error| Error::Setup(format!("{name} can't be read: {error}"));
+        let file = open_regular(path).map_err(unreadable)?;
+        let meta = file.metadata().map_err(unreadable)?;
+        let mode = meta.permissions().mode() & 0o7777;
+        let refused = |why: &str, remedy: &str| {
+            Err(Error::Setup(format!("{name} is not used because {why}: {remedy} {name}")))
+        };
+        let caller = rustix::process::geteuid().as_raw();
+        if meta.uid() != 0 && meta.uid() != caller {
+            return refused("it belongs neither to root nor to who runs this", "chown root");
+        }
+        if mode & forbidden & 0o002 != 0 {
+            return refused("everyone may write to it", "chmod o-w");
+        }
+        if mode & forbidden & 0o004 != 0 {
+            return refused("everyone may read it", "chmod o-r");
+        }
+        if mode & 0o020 != 0 {
+            let group = fs::metadata(self.0.join("etc")).map(|etc| etc.gid());
+            if !group.is_ok_and(|group| group == meta.gid()) {
+                return refused("a group other than that of HOME/etc may write to it", "chmod g-w");
+            }
+        }
+        read_at_most(file, most).map_err(unreadable)
+    }
+
+    /// Our own folder, made if it is missing, and tightened if it is open to others.
+    ///
+    /// # Errors
+    /// It can't be made or used.
+    pub fn folder(&self) -> Result<Folder, Error> {
+        let path = self.0.join("var/wodles/wodle-office365");
+        let make = || -> io::Result<()> {
+            DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+            if fs::metadata(&path)?.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+            }
+            Ok(())
+        };
+        make().map_err(|error| {
+            Error::Run(format!(
+                "the folder {} can't be used: {error}; it must belong to who runs this, with mode \
+                 0700",
+                path.display()
+            ))
+        })?;
+        Ok(Folder(path))
+    }
+}
+
+/// Opens a regular file; anything else (a pipe would block for ever) is refused.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
+
+/// Reads `reader` to its end, which must come within `most` bytes.
+///
+/// # Errors
+/// It can't be read or is larger.
+pub fn read_at_most(reader: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Reads the configuration from stdin.
+///
+/// # Errors
+/// It can't be read or is too large.
+pub fn read_stdin() -> Result<Vec<u8>, Error> {
+    read_at_most(io::stdin().lock(), MOST_CONFIG).map_err(|error| {
+        Error::Setup(format!("the configuration can't be read from stdin: {error}"))
+    })
+}
+
+const STATE: &str = "state.json";
+const PREVIOUS: &str = "state.previous.json";
+const TOKENS: &str = "token.json";
+
+/// `HOME/var/wodles/wodle-office365`.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+/// Held by a poll from its start to its end.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "its closing is what unlocks")] File);
+
+impl Folder {
+    /// Takes the lock, or says since when another poll has held it (none where that is not told).
+    ///
+    /// # Errors
+    /// The file can't be used.
+    pub fn lock(&self, now: Timestamp) -> io::Result<Result<Lock, Option<Timestamp>>> {
+        let path = self.0.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.write_all(now.to_string().as_bytes())?;
+                Ok(Ok(Lock(file)))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let text = read_at_most(file, 64)?;
+                Ok(Err(std::str::from_utf8(&text).ok().and_then(Timestamp::parse)))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Reads the state, from its previous copy where the newest can't be read; a new one where
+    /// there has never been any.
+    ///
+    /// # Errors
+    /// It is of an unknown version, or neither copy can be used: never a silent new beginning.
+    pub fn load_state(&self) -> Result<State, Error> {
+        let newest = self.0.join(STATE);
+        let previous = self.0.join(PREVIOUS);
+        let damage = match read_state(&newest) {
+            Ok(Some(state)) => return Ok(state),
+            Ok(None) if !previous.exists() => return Ok(State::default()),
+            Ok(None) => format!("{} is missing", newest.display()),
+            Err(Unreadable::Version(version)) => {
+                return Err(Error::Setup(format!(
+                    "{} is of version {version}, which this release doesn't know: install the \
+                     release that wrote it, or move the file away to start anew (what was \
+                     delivered is then forgotten)",
+                    newest.display()
+                )));
+            }
+            Err(Unreadable::Damage(why)) => format!("{} can't be used: {why}", newest.display()),
+        };
+        match read_state(&previous) {
+            Ok(Some(state)) => {
+                log::warn!(
+                    "{damage}; its previous copy is used, so the last run's events come once more"
+                );
+                Ok(state)
+            }
+            _ => Err(Error::Setup(format!(
+                "{damage}, and neither can its previous copy {}: restore one of them from a \
+                 backup, or move both away to start anew (what was delivered is then forgotten)",
+                previous.display()
+            ))),
+        }
+    }
+
+    /// Shows that a state can be saved: makes the temporary file, with room for `size` bytes.
+    ///
+    /// # Errors
+    /// It can't be made, or the disk is full.
+    pub fn prepare_save(&self, size: u64) -> io::Result<Replacement> {
+        Replacement::prepare(&self.0, STATE, size)
+    }
+
+    /// A size that the state will surely not exceed after one more run.
+    #[must_use]
+    pub fn state_size_limit(&self) -> u64 {
+        fs::metadata(self.0.join(STATE)).map_or(0, |meta| meta.len()) * 5 / 4 + (4 << 20)
+    }
+
+    /// Replaces the state, keeping the one it replaces as the previous copy.
+    ///
+    /// # Errors
+    /// The old state still stands.
+    pub fn save_state(&self, prepared: Replacement, state: &State) -> io::Result<()> {
+        let bytes = serde_json::to_vec(state)?;
+        let (newest, previous) = (self.0.join(STATE), self.0.join(PREVIOUS));
+        prepared.fill(&bytes)?;
+        if newest.exists() {
+            // Linked, not moved: at no moment is there no state.
+            match fs::remove_file(&previous) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            fs::hard_link(&newest, &previous)
+                .or_else(|_| fs::copy(&newest, &previous).map(drop))?;
+        }
+        prepared.commit()
+    }
+
+    /// The tokens kept from earlier runs; none where the file can't be used: they are only saved
+    /// requests.
+    #[must_use]
+    pub fn load_tokens(&self) -> Vec<u8> {
+        let file = open_regular(&self.0.join(TOKENS));
+        file.and_then(|file| read_at_most(file, MOST_STATE)).unwrap_or_default()
+    }
+
+    /// Replaces the kept tokens.
+    ///
+    /// # Errors
+    /// The old file still stands.
+    pub fn save_tokens(&self, bytes: &[u8]) -> io::Result<()> {
+        let replacement = Replacement::prepare(&self.0, TOKENS, 0)?;
+        replacement.fill(bytes)?;
+        replacement.commit()
+    }
+}
+
+enum Unreadable {
+    Version(u64),
+    Damage(String),
+}
+
+/// The state in a file; none where there is no such file.
+fn read_state(path: &Path) -> Result<Option<State>, Unreadable> {
+    let bytes = match open_regular(path).and_then(|file| read_at_most(file, MOST_STATE)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Unreadable::Damage(error.to_string())),
+    };
+    match State::parse(&bytes) {
+        Ok(state) => Ok(Some(state)),
+        Err(BadState::Version(version)) => Err(Unreadable::Version(version)),
+        Err(BadState::Damaged(why)) => Err(Unreadable::Damage(why)),
+    }
+}
+
+/// A temporary file that will take the place of another in the same folder.
+#[derive(Debug)]
+pub struct Replacement {
+    folder: PathBuf,
+    temporary: PathBuf,
+    target: PathBuf,
+    file: File,
+}
+
+impl Replacement {
+    fn prepare(folder: &Path, name: &str, size: u64) -> io::Result<Self> {
+        let temporary = folder.join(format!("{name}.new"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        if size > 0 {
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
+                // A file system that can't reserve room: the writing will tell.
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), temporary, target: folder.join(name), file })
+    }
+
+    fn fill(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = &self.file;
+        file.rewind()?;
+        file.write_all(bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        file.sync_all()
+    }
+
+    fn commit(self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.target)?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
