@@ -9,77 +9,33 @@
 //! A job that is to be tried again goes back with the time before which it is not to be taken:
 //! no worker ever sleeps on one job while another could be done.
 
-use std::collections::{HashSet, VecDeque};
-use std::ops::Range;
+mod batch;
+mod stream;
+mod tenant;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::{Access, Api, Page, Trouble, shown};
-use crate::auth::{Claims, Credentials, RENEW_BEFORE};
+use self::batch::Batch;
+use self::stream::{Queued, RunEnd, StreamRun};
+pub use self::tenant::{KeptToken, TenantStart};
+use self::tenant::{ListPage, Step, TenantRun};
+use crate::api::{Access, Api, Trouble, shown};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::content::{ContentType, Reaction};
-use crate::event::{Gap, Unusable, append_line};
+use crate::event::Gap;
 use crate::output::{Output, Written};
-use crate::records::{Element, SplitError};
-use crate::secret::Secret;
-use crate::state::{
-    MOST_WAITING, SUBSCRIPTION_PAUSE, State, Stream, Tenant, Waiting, Window, edge_margin,
-    fingerprint,
-};
-use crate::timestamp::{Timestamp, age};
+use crate::records::SplitError;
+use crate::state::{State, Tenant, Waiting};
+use crate::timestamp::age;
 
-/// Lines are gathered up to this many bytes before they are written.
-const BATCH: usize = 64 << 10;
-
-/// A stream with so many blobs queued lists no further page.
-const MOST_QUEUED: usize = 1000;
-
-/// Nor does any stream when all of them together have so many.
-const MOST_QUEUED_IN_ALL: usize = 10_000;
-
-/// One request is sent this often at most in a run.
-const MOST_TRIES: u32 = 5;
-
-/// The longest pause that we choose ourselves for a tenant that is asked to slow down.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// No stream lists a further page when all of them together have so many blobs queued.
+const MOST_QUEUED: usize = 10_000;
 
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// A tenant at the start of a run: its configuration, its credentials or why there are none, and
-/// the token that is still good.
-#[derive(Debug)]
-pub struct TenantStart<'a> {
-    /// The configuration.
-    pub config: &'a config::Tenant,
-    /// What it signs in with.
-    pub credentials: Result<Credentials, String>,
-    /// The kept token.
-    pub token: Option<KeptToken>,
-    /// Its state, which has a stream for each configured content type.
-    pub state: Tenant,
-}
-
-/// A token that outlives the run.
-#[derive(Clone, Debug)]
-pub struct KeptToken {
-    /// The bearer token.
-    pub token: Secret,
-    /// The tenant that it names.
-    pub tid: Option<String>,
-    /// When it ends.
-    pub expires: Timestamp,
-}
-
-impl KeptToken {
-    /// Whether it can still be used at `now`.
-    #[must_use]
-    pub fn is_good(&self, now: Timestamp) -> bool {
-        self.expires.since(now) > RENEW_BEFORE
-    }
-}
 
 /// A tenant at the end of a run.
 #[derive(Debug)]
@@ -171,7 +127,6 @@ pub fn collect(
     collector.run();
     collector.finish()
 }
-
 struct Collector<'a> {
     config: &'a Config,
     api: Api<'a>,
@@ -201,86 +156,6 @@ struct Shared<'a> {
     /// No further job is taken.
     halt: Option<Halt>,
 }
-
-struct TenantRun<'a> {
-    config: &'a config::Tenant,
-    credentials: Result<Credentials, String>,
-    state: Tenant,
-    streams: Vec<StreamRun>,
-    access: Option<Arc<Access>>,
-    kept: Option<KeptToken>,
-    renewed: bool,
-    stepping: bool,
-    tries: Tries,
-    pauses: u32,
-    /// Not listed yet in this run, and to be listed.
-    list_subscriptions: bool,
-    subscriptions_listed: bool,
-    to_start: Vec<ContentType>,
-    /// What the last request of the walk ran into; it may still go well.
-    trouble: Option<String>,
-    failed: Option<String>,
-}
-
-struct StreamRun {
-    content_type: ContentType,
-    state: Stream,
-    walk: Walk,
-    tries: Tries,
-    clamps: u32,
-    queue: VecDeque<Queued>,
-    /// Blobs of which this run has had enough.
-    parked: Vec<Waiting>,
-    /// Fingerprints of all that is queued, parked or in flight.
-    known: HashSet<u64>,
-    listed_to: Option<Timestamp>,
-    clock_corrected: bool,
-    blobs: u64,
-    /// What its last listing ran into; it may still go well.
-    trouble: Option<String>,
-    failed: Option<String>,
-}
-
-/// How far a stream's listing is.
-#[derive(Clone, Debug)]
-enum Walk {
-    /// Content from here on is to be listed.
-    From(Timestamp),
-    /// A window is being listed: at its first page, or at that of a link.
-    In(Window, Option<String>),
-    Done,
-    Failed,
-}
-
-/// How often something was tried, and when it may be tried again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tries {
-    made: u32,
-    not_before: Option<Instant>,
-}
-
-impl Tries {
-    fn is_due(self, now: Instant) -> bool {
-        self.not_before.is_none_or(|at| at <= now)
-    }
-
-    /// Counts one more; false when it was the last. The next comes after 0.5, 1, 2, 4 s.
-    fn again(&mut self) -> bool {
-        self.made += 1;
-        let wait = Duration::from_millis(250) * (1 << self.made.min(5));
-        self.not_before = Some(Instant::now() + wait);
-        self.made < MOST_TRIES
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Queued {
-    blob: Waiting,
-    tries: Tries,
-    /// A blob that waited from an earlier run gets one try in this one.
-    waited: bool,
-}
-
 enum Job<'a> {
     Step(usize, Step),
     Fetch(Fetch<'a>),
@@ -294,14 +169,6 @@ struct Fetch<'a> {
     access: Arc<Access>,
     queued: Queued,
 }
-
-enum Step {
-    SignIn,
-    ListSubscriptions(Arc<Access>),
-    Start(Arc<Access>, ContentType),
-    List(Arc<Access>, usize, Window, Option<String>),
-}
-
 /// What came of fetching a blob. `Queued` knows how far it got.
 enum Fetched {
     Whole,
@@ -311,548 +178,6 @@ enum Fetched {
     Restart,
     Trouble(Trouble),
 }
-
-impl<'a> TenantRun<'a> {
-    fn new(start: TenantStart<'a>, content_types: &[ContentType], now: Timestamp) -> Self {
-        let mut state = start.state;
-        // A stream that is no longer configured keeps its place in the state.
-        let streams: Vec<_> = content_types
-            .iter()
-            .filter_map(|name| Some(StreamRun::new(*name, state.streams.remove(name)?, now)))
-            .collect();
-        let access = start.token.as_ref().and_then(|kept| {
-            Access::new(start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
-        });
-        let due = |at: Timestamp| !(0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
-        Self {
-            config: start.config,
-            credentials: start.credentials,
-            list_subscriptions: state.subscriptions_listed.is_none_or(due)
-                || streams.iter().any(|stream| stream.state.origin.is_some()),
-            state,
-            streams,
-            access,
-            kept: start.token,
-            renewed: false,
-            stepping: false,
-            tries: Tries::default(),
-            pauses: 0,
-            subscriptions_listed: false,
-            to_start: Vec::new(),
-            trouble: None,
-            failed: None,
-        }
-    }
-
-    fn name(&self) -> &str {
-        &self.config.tenant_id
-    }
-
-    /// The next request of the walk, if one may be sent now.
-    fn next_step(&mut self, clock: &Clock, lookback: i64, clock_was: i64) -> Option<Step> {
-        let now = Instant::now();
-        if self.stepping || !self.is_due(now) {
-            return None;
-        }
-        let Some(access) = &self.access else {
-            return Some(Step::SignIn);
-        };
-        let access = Arc::clone(access);
-        if self.list_subscriptions {
-            return Some(Step::ListSubscriptions(access));
-        }
-        if let Some(content_type) = self.to_start.pop() {
-            return Some(Step::Start(access, content_type));
-        }
-        for (s, stream) in self.streams.iter_mut().enumerate() {
-            if stream.queue.len() >= MOST_QUEUED
-                || stream.parked.len() >= MOST_WAITING
-                || !stream.tries.is_due(now)
-            {
-                continue;
-            }
-            if let Some((window, link)) = stream.next_page(clock, lookback, clock_was) {
-                return Some(Step::List(access, s, window, link));
-            }
-        }
-        None
-    }
-
-    /// Pauses the tenant: as long as the server says, else 1 to 60 s, doubling.
-    fn pause(&mut self, retry_after: Option<u64>) {
-        self.pauses += 1;
-        let own = Duration::from_secs(1 << self.pauses.min(7).saturating_sub(1)).min(LONGEST_PAUSE);
-        // Those who were turned away together should not come back together.
-        let jitter = ring::rand::generate::<[u8; 1]>(&ring::rand::SystemRandom::new())
-            .map_or(0, |byte| u32::from(byte.expose()[0]));
-        let wait = retry_after.map_or(own, Duration::from_secs) + own * jitter / 1024;
-        log::info!("{}: asked to slow down; pausing {:.1} s", self.name(), wait.as_secs_f32());
-        self.tries.not_before = Instant::now().checked_add(wait);
-    }
-
-    /// Drops the token that was not accepted, so that the next step signs in; false where that has
-    /// been tried already.
-    fn renew(&mut self, access: &Arc<Access>) -> bool {
-        match &self.access {
-            // Another worker has done it meanwhile.
-            Some(current) if !Arc::ptr_eq(current, access) => true,
-            None => true,
-            Some(_) if self.renewed => false,
-            Some(_) => {
-                self.renewed = true;
-                self.access = None;
-                self.kept = None;
-                true
-            }
-        }
-    }
-
-    /// Whether requests may be sent for it now.
-    fn is_due(&self, now: Instant) -> bool {
-        self.failed.is_none() && self.tries.is_due(now)
-    }
-
-    /// Whether anything is left that only waits for its time.
-    fn has_work(&self) -> bool {
-        self.access.is_none()
-            || self.list_subscriptions
-            || !self.to_start.is_empty()
-            || self.streams.iter().any(|stream| {
-                !stream.queue.is_empty() || matches!(stream.walk, Walk::From(_) | Walk::In(..))
-            })
-    }
-
-    fn signed_in(&mut self, access: Access, kept: KeptToken, claims: &Claims) {
-        let content_types: Vec<_> = self.streams.iter().map(|s| s.content_type).collect();
-        let missing = claims.missing_roles(&content_types);
-        if missing.is_empty() {
-            self.kept = Some(kept);
-        } else {
-            // Not kept, so that consent is noticed at once.
-            log::warn!(
-                "{}: the token lacks {}: in the Entra admin center, under App registrations > your \
-                 application > API permissions, add it as an application permission of Office 365 \
-                 Management APIs, then choose Grant admin consent",
-                self.name(),
-                missing.join(" and ")
-            );
-        }
-        if self.config.tenant_id != access.guid {
-            self.state.guid = Some(access.guid.to_ascii_lowercase());
-        }
-        self.access = Some(Arc::new(access));
-        self.tries = Tries::default();
-        self.trouble = None;
-    }
-
-    fn sign_in_failed(&mut self, trouble: Trouble) {
-        let text = format!("sign-in failed: {}", trouble.text);
-        let again = trouble.reaction == Reaction::Retry && self.tries.again();
-        if again {
-            if trouble.retry_after.is_some() {
-                self.pause(trouble.retry_after);
-            }
-            self.trouble = Some(text);
-        } else {
-            self.failed = Some(text);
-        }
-    }
-
-    fn take_subscriptions(&mut self, enabled: &[ContentType], now: Timestamp) {
-        self.list_subscriptions = false;
-        self.subscriptions_listed = true;
-        self.state.subscriptions_listed = Some(now);
-        self.tries = Tries::default();
-        self.trouble = None;
-        for stream in &self.streams {
-            if enabled.contains(&stream.content_type) {
-                continue;
-            }
-            if stream.start_is_allowed(now) {
-                self.to_start.push(stream.content_type);
-            } else {
-                log::info!(
-                    "{} {}: its subscription is not on yet; it was started less than 15 minutes ago",
-                    self.config.tenant_id,
-                    stream.content_type
-                );
-            }
-        }
-        // Taken from the end.
-        self.to_start.reverse();
-    }
-
-    fn subscriptions_failed(&mut self, trouble: Trouble, access: &Arc<Access>) {
-        let text = format!("its subscriptions can't be listed: {}", trouble.text);
-        let again = match trouble.reaction {
-            Reaction::Pause => {
-                let again = self.tries.again();
-                self.pause(trouble.retry_after);
-                again
-            }
-            Reaction::Renew => self.renew(access),
-            Reaction::Refused => false,
-            _ if self.tries.again() => true,
-            _ => {
-                // Listing content will tell whether the subscriptions are there.
-                log::warn!("{}: {text}", self.name());
-                self.list_subscriptions = false;
-                self.tries = Tries::default();
-                true
-            }
-        };
-        if again {
-            self.trouble = Some(text);
-        } else {
-            self.failed = Some(text);
-        }
-    }
-
-    fn take_start(
-        &mut self,
-        content_type: ContentType,
-        result: Result<(), Trouble>,
-        access: &Arc<Access>,
-        now: Timestamp,
-    ) {
-        let name = self.config.tenant_id.as_str();
-        let Some(stream) = self.streams.iter_mut().find(|s| s.content_type == content_type) else {
-            return;
-        };
-        let trouble = match result {
-            Ok(()) => {
-                log::info!(
-                    "{name} {content_type}: subscription started; Microsoft may take up to 12 hours to hand out its first content"
-                );
-                stream.state.start_requested = Some(now);
-                stream.tries = Tries::default();
-                return;
-            }
-            Err(trouble) => trouble,
-        };
-        let text = format!("its subscription can't be started: {}", trouble.text);
-        let retry = match trouble.reaction {
-            Reaction::Retry | Reaction::Pause => stream.tries.again(),
-            _ => false,
-        };
-        let wait = stream.tries.not_before;
-        let again = match trouble.reaction {
-            Reaction::Pause if retry => {
-                self.pause(trouble.retry_after);
-                true
-            }
-            Reaction::Renew => self.renew(access),
-            _ => {
-                if retry {
-                    self.tries.not_before = wait;
-                }
-                retry
-            }
-        };
-        if again {
-            self.to_start.push(content_type);
-        } else if let Some(stream) =
-            self.streams.iter_mut().find(|s| s.content_type == content_type)
-        {
-            stream.state.start_requested = Some(now);
-            stream.fail(text);
-        }
-    }
-
-    fn list_failed(&mut self, s: usize, trouble: Trouble, access: &Arc<Access>, now: Timestamp) {
-        let text = format!("content can't be listed: {}", trouble.text);
-        if trouble.reaction == Reaction::Pause {
-            self.pause(trouble.retry_after);
-        }
-        let renewed = trouble.reaction == Reaction::Renew && self.renew(access);
-        let listed = self.subscriptions_listed;
-        let Some(stream) = self.streams.get_mut(s) else {
-            return;
-        };
-        let Walk::In(window, _) = stream.walk.clone() else {
-            return;
-        };
-        let again = match trouble.reaction {
-            Reaction::Retry | Reaction::Pause => stream.tries.again(),
-            Reaction::Renew => renewed,
-            Reaction::ListAgain => {
-                stream.walk = Walk::In(window, None);
-                stream.tries.again()
-            }
-            Reaction::Clamp => {
-                // Computed anew, further inside the 7 days.
-                stream.walk = Walk::From(window.from);
-                stream.clamps += 1;
-                stream.clamps < 3
-            }
-            Reaction::Subscribe if !listed => {
-                self.list_subscriptions = true;
-                true
-            }
-            Reaction::Subscribe if !stream.start_is_allowed(now) => {
-                // Started a moment ago: Microsoft takes a while until it shows.
-                log::info!("{} {}: {text}", self.config.tenant_id, stream.content_type);
-                stream.walk = Walk::Failed;
-                return;
-            }
-            _ => false,
-        };
-        if again {
-            stream.trouble = Some(text);
-        } else {
-            stream.fail(text);
-        }
-    }
-
-    /// Puts a blob back whose turn will come again.
-    fn requeue(&mut self, s: usize, queued: Queued) {
-        if let Some(stream) = self.streams.get_mut(s) {
-            stream.queue.push_front(queued);
-        }
-    }
-
-    fn fetch_failed(
-        &mut self,
-        s: usize,
-        mut queued: Queued,
-        trouble: Trouble,
-        access: &Arc<Access>,
-        now: Timestamp,
-    ) {
-        let again = match trouble.reaction {
-            Reaction::Retry => !queued.waited && queued.tries.again(),
-            Reaction::Pause => {
-                self.pause(trouble.retry_after);
-                queued.tries.again()
-            }
-            Reaction::Renew => self.renew(access),
-            _ => false,
-        };
-        queued.blob.missing |= trouble.reaction == Reaction::Missing;
-        let name = self.config.tenant_id.as_str();
-        let Some(stream) = self.streams.get_mut(s) else {
-            return;
-        };
-        let id = shown(&queued.blob.id);
-        if again {
-            log::debug!("{name} {}: content {id}: {}", stream.content_type, trouble.text);
-            stream.queue.push_back(queued);
-        } else {
-            let text = format!("content {id} can't be fetched: {}", trouble.text);
-            stream.park(queued.blob, now, text);
-        }
-    }
-}
-
-impl StreamRun {
-    fn new(content_type: ContentType, mut state: Stream, now: Timestamp) -> Self {
-        let waiting = std::mem::take(&mut state.waiting);
-        let known = waiting.iter().map(|blob| fingerprint(&blob.id)).collect();
-        let (due, parked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|b| b.is_due(now));
-        let queued = |blob: Waiting| {
-            let waited = blob.failed_runs > 0;
-            Queued { blob, tries: Tries::default(), waited }
-        };
-        Self {
-            content_type,
-            walk: Walk::From(state.position),
-            state,
-            tries: Tries::default(),
-            clamps: 0,
-            queue: due.into_iter().map(queued).collect(),
-            parked,
-            known,
-            listed_to: None,
-            clock_corrected: false,
-            blobs: 0,
-            trouble: None,
-            failed: None,
-        }
-    }
-
-    /// What to list next; none when the stream is listed to its end.
-    fn next_page(
-        &mut self,
-        clock: &Clock,
-        lookback: i64,
-        clock_was: i64,
-    ) -> Option<(Window, Option<String>)> {
-        if !self.clock_corrected {
-            self.correct_clock(clock, clock_was);
-            self.walk = Walk::From(self.state.listing_start(lookback));
-        }
-        match &self.walk {
-            Walk::In(window, link) => Some((*window, link.clone())),
-            Walk::From(from) => {
-                let margin = edge_margin(self.clamps);
-                match self.state.window(*from, clock.now(), margin) {
-                    Some(window) => {
-                        self.walk = Walk::In(window, None);
-                        Some((window, None))
-                    }
-                    None => {
-                        self.walk = Walk::Done;
-                        None
-                    }
-                }
-            }
-            Walk::Done | Walk::Failed => None,
-        }
-    }
-
-    fn correct_clock(&mut self, clock: &Clock, clock_was: i64) {
-        if !self.clock_corrected && clock.seen() {
-            self.clock_corrected = true;
-            self.state.correct_clock(clock.offset() - clock_was, clock.now());
-        }
-    }
-
-    /// Takes in a page of a window: queues what is new on it.
-    fn take_page(&mut self, page: Page, window: Window, now: Timestamp) {
-        let at_edge = window.start == window.from;
-        for blob in page.blobs {
-            let fingerprint = fingerprint(&blob.id);
-            // What is older was listed before, and may be partial in this listing.
-            let old = !at_edge && blob.created.is_some_and(|created| created < window.from);
-            if old || self.state.delivered.contains(fingerprint) || !self.known.insert(fingerprint)
-            {
-                continue;
-            }
-            let blob = Waiting::new(blob, window.from);
-            self.queue.push_back(Queued { blob, tries: Tries::default(), waited: false });
-        }
-        self.tries = Tries::default();
-        self.trouble = None;
-        self.walk = match page.next {
-            Some(link) => Walk::In(window, Some(link)),
-            None => {
-                self.listed_to = Some(window.end.min(now));
-                Walk::From(window.end)
-            }
-        };
-    }
-
-    fn fail(&mut self, text: String) {
-        self.walk = Walk::Failed;
-        self.failed = Some(text);
-    }
-
-    /// Puts a blob aside that failed in this run.
-    fn park(&mut self, mut blob: Waiting, now: Timestamp, why: String) {
-        blob.failed_runs += 1;
-        blob.last_try = Some(now);
-        self.parked.push(blob);
-        self.failed.get_or_insert(why);
-    }
-
-    fn delivered(&mut self, blob: &Waiting, now: Timestamp) {
-        self.blobs += 1;
-        // A time in the future would be remembered for ever.
-        self.state.delivered.insert(fingerprint(&blob.id), blob.created.min(now));
-    }
-
-    fn start_is_allowed(&self, now: Timestamp) -> bool {
-        let pausing = |at: Timestamp| (0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
-        !self.state.start_requested.is_some_and(pausing)
-    }
-
-    /// Brings the stream's state to its end of the run; true when it failed.
-    fn finish(&mut self, tenant: &TenantRun<'_>, lookback: i64, now: Timestamp) -> bool {
-        let mut left: Vec<_> = std::mem::take(&mut self.parked);
-        left.extend(self.queue.drain(..).map(|queued| queued.blob));
-        let failing = left.iter().filter(|blob| blob.failed_runs > 0).count();
-        self.state.finish(self.listed_to, left, lookback);
-        if tenant.failed.is_some() {
-            return false;
-        }
-        let unfinished = matches!(self.walk, Walk::From(_) | Walk::In(..));
-        if self.failed.is_none() && unfinished {
-            self.failed = self.trouble.take();
-        }
-        if self.failed.is_none() && failing > 0 {
-            self.failed = Some(format!("{failing} content blobs could not be fetched yet"));
-        }
-        if let Some(why) = &self.failed {
-            log::error!("{} {}: {why}", tenant.name(), self.content_type);
-            self.state.failures = self.state.failures.saturating_add(1);
-        } else if !unfinished {
-            self.state.failures = 0;
-            self.state.last_success = Some(now);
-        }
-        if self.failed.is_some() || !unfinished {
-            self.state.last_error.clone_from(&self.failed);
-        }
-        self.failed.is_some()
-    }
-}
-
-/// Lines of one blob, gathered for one write.
-struct Batch<'a> {
-    tenant_id: &'a str,
-    content_type: ContentType,
-    lines: Vec<u8>,
-    events: u64,
-    /// The last element that has an `Id`: its number, and where in `lines` its `Id` stands.
-    mark: Option<(u64, Range<usize>)>,
-}
-
-impl<'a> Batch<'a> {
-    fn new(tenant_id: &'a str, content_type: ContentType) -> Self {
-        Self { tenant_id, content_type, lines: Vec::new(), events: 0, mark: None }
-    }
-
-    /// Adds the line of the `index`-th element; one that can't be an event becomes a gap notice.
-    fn add(&mut self, element: &Element<'_>, index: u64, content_id: &str) {
-        let why = match element {
-            Element::Record(record) => {
-                match append_line(record, self.content_type, &mut self.lines) {
-                    Ok(id) => {
-                        self.events += 1;
-                        if let Some(id) = id {
-                            self.mark = Some((index, id));
-                        }
-                        return;
-                    }
-                    Err(Unusable::NoObject) => "is no JSON object".to_owned(),
-                    Err(Unusable::Malformed(at)) => format!("is no valid JSON (at its byte {at})"),
-                }
-            }
-            Element::TooLarge(size) => format!("has {size} bytes, more than are taken"),
-        };
-        let gap = Gap {
-            reason: format!("record {index} of content {} {why}", shown(content_id)),
-            code: None,
-            window: None,
-            content_id: Some(content_id.to_owned()),
-        };
-        log::error!("{} {}: an event is lost: {}", self.tenant_id, self.content_type, gap.reason);
-        self.lines.extend_from_slice(&gap.line(self.tenant_id, self.content_type));
-    }
-
-    /// The `Id` of an element, as it would be marked.
-    fn id_of(&self, element: &Element<'_>) -> Option<String> {
-        let Element::Record(record) = element else {
-            return None;
-        };
-        let mut line = Vec::new();
-        let id = append_line(record, self.content_type, &mut line).ok()??;
-        line.get(id).map(|id| String::from_utf8_lossy(id).into_owned())
-    }
-
-    /// How far the blob is written with this batch: the number of elements and the last's `Id`.
-    fn mark(&self) -> Option<(u64, String)> {
-        let (index, id) = self.mark.clone()?;
-        let id = self.lines.get(id)?;
-        Some((index, String::from_utf8_lossy(id).into_owned()))
-    }
-
-    fn clear(&mut self) {
-        self.lines.clear();
-        self.events = 0;
-        self.mark = None;
-    }
-}
-
 impl<'a> Collector<'a> {
     fn lock(&self) -> MutexGuard<'_, Shared<'a>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -943,7 +268,7 @@ impl<'a> Collector<'a> {
                 shared.busy += 1;
                 return Some(job);
             }
-            let next = shared.earliest().filter(|at| *at < self.deadline);
+            let next = shared.earliest(now).filter(|at| *at < self.deadline);
             if shared.busy == 0 && next.is_none() {
                 shared.finished = true;
                 self.changed.notify_all();
@@ -958,7 +283,7 @@ impl<'a> Collector<'a> {
     fn take_job(&self, shared: &mut Shared<'a>) -> Option<Job<'a>> {
         let queued: usize =
             shared.tenants.iter().flat_map(|t| &t.streams).map(|stream| stream.queue.len()).sum();
-        if queued < MOST_QUEUED_IN_ALL {
+        if queued < MOST_QUEUED {
             let first =
                 shared.turns.get(shared.turn % shared.turns.len().max(1)).map_or(0, |t| t.0);
             let count = shared.tenants.len();
@@ -990,7 +315,7 @@ impl<'a> Collector<'a> {
                 let now = self.clock.now();
                 self.with_tenant(t, |tenant| tenant.take_start(content_type, result, &access, now));
             }
-            Step::List(access, s, window, link) => self.list(t, s, &access, window, link),
+            Step::List(page) => self.list(t, page),
         }
     }
 
@@ -1025,28 +350,18 @@ impl<'a> Collector<'a> {
         });
     }
 
-    fn list(&self, t: usize, s: usize, access: &Arc<Access>, window: Window, link: Option<String>) {
-        let content_type = {
-            let shared = self.lock();
-            shared.stream(t, s).map(|stream| stream.content_type)
-        };
-        let Some(content_type) = content_type else {
-            return;
-        };
+    fn list(&self, t: usize, page: ListPage) {
+        let ListPage { stream: s, content_type, access, window, link } = page;
         let result = match &link {
-            None => self.api.list(access, content_type, &window),
-            Some(link) => self.api.next_page(access, link),
+            None => self.api.list(&access, content_type, &window),
+            Some(link) => self.api.next_page(&access, link),
         };
         let now = self.clock.now();
         let mut lost = None;
         self.with_tenant(t, |tenant| match result {
             Ok(page) if page.next.is_some() && page.next == link => {
-                tenant.list_failed(
-                    s,
-                    Trouble::refused("a page links to itself".to_owned()),
-                    access,
-                    now,
-                );
+                let trouble = Trouble::refused("a page links to itself".to_owned());
+                tenant.list_failed(s, trouble, &access, now);
             }
             Ok(page) => {
                 if let Some(stream) = tenant.streams.get_mut(s) {
@@ -1055,7 +370,7 @@ impl<'a> Collector<'a> {
                 }
                 tenant.trouble = None;
             }
-            Err(trouble) => tenant.list_failed(s, trouble, access, now),
+            Err(trouble) => tenant.list_failed(s, trouble, &access, now),
         });
         if let Some((from, to)) = lost {
             let gap = Gap {
@@ -1110,7 +425,7 @@ impl<'a> Collector<'a> {
             } else if index == skip && batch.id_of(&element) != blob.last_id {
                 return Fetched::Restart;
             }
-            if batch.lines.len() >= BATCH && !self.write(&mut batch, blob) {
+            if batch.is_full() && !self.write(&mut batch, blob) {
                 return Fetched::Stopped;
             }
         };
@@ -1161,7 +476,8 @@ impl<'a> Collector<'a> {
         let trouble = match fetched {
             Fetched::Whole => {
                 if let Some(stream) = tenant.streams.get_mut(s) {
-                    stream.delivered(&queued.blob, now);
+                    stream.blobs += 1;
+                    stream.done_with(&queued.blob, now);
                 }
                 return;
             }
@@ -1199,8 +515,8 @@ impl<'a> Collector<'a> {
             content_id: Some(blob.id.clone()),
         };
         self.say(t, content_type, &gap);
-        if let Some(stream) = self.lock().tenants.get_mut(t).and_then(|t| t.streams.get_mut(s)) {
-            stream.state.delivered.insert(fingerprint(&blob.id), blob.created.min(now));
+        if let Some(stream) = self.lock().stream_mut(t, s) {
+            stream.done_with(&blob, now);
         }
     }
 
@@ -1232,10 +548,14 @@ impl<'a> Collector<'a> {
             }
             tenant.state.last_error.clone_from(&tenant.failed);
             for mut stream in std::mem::take(&mut tenant.streams) {
-                stream.correct_clock(self.clock, self.clock_was);
                 report.blobs += stream.blobs;
-                let failed = stream.finish(&tenant, self.config.lookback, now);
-                report.failed |= failed;
+                report.failed |= stream.finish(&RunEnd {
+                    tenant_id: tenant.name(),
+                    tenant_failed: tenant.failed.is_some(),
+                    lookback: self.config.lookback,
+                    clock: self.clock,
+                    clock_was: self.clock_was,
+                });
                 report.lag = report.lag.max(stream.state.lag(now));
                 tenant.state.streams.insert(stream.content_type, stream.state);
             }
@@ -1250,25 +570,26 @@ impl<'a> Collector<'a> {
 }
 
 impl<'a> Shared<'a> {
-    fn stream(&self, t: usize, s: usize) -> Option<&StreamRun> {
-        self.tenants.get(t)?.streams.get(s)
+    fn stream_mut(&mut self, t: usize, s: usize) -> Option<&mut StreamRun> {
+        self.tenants.get_mut(t)?.streams.get_mut(s)
     }
 
     /// The next blob of the stream whose turn it is.
     fn take_fetch(&mut self) -> Option<Fetch<'a>> {
         let now = Instant::now();
-        for _ in 0..self.turns.len() {
-            self.turn = (self.turn + 1) % self.turns.len();
-            let (t, s) = self.turns.get(self.turn).copied()?;
+        let count = self.turns.len();
+        for offset in 0..count {
+            let turn = (self.turn + offset) % count;
+            let (t, s) = self.turns.get(turn).copied()?;
             let tenant = self.tenants.get_mut(t)?;
             let Some(access) = tenant.access.clone().filter(|_| tenant.is_due(now)) else {
                 continue;
             };
             let stream = tenant.streams.get_mut(s)?;
-            let due = stream.queue.iter().position(|queued| queued.tries.is_due(now));
-            let Some(queued) = due.and_then(|at| stream.queue.remove(at)) else {
+            let Some(queued) = stream.next_blob(now) else {
                 continue;
             };
+            self.turn = turn + 1;
             self.last_served = Some((t, s));
             let (tenant_id, content_type) = (tenant.config.tenant_id.as_str(), stream.content_type);
             return Some(Fetch { tenant: t, stream: s, tenant_id, content_type, access, queued });
@@ -1296,19 +617,7 @@ impl<'a> Shared<'a> {
     }
 
     /// When the next of the jobs that are not due yet will be.
-    fn earliest(&self) -> Option<Instant> {
-        let waits = |tenant: &TenantRun<'_>| {
-            let streams = tenant.streams.iter();
-            let own = streams.flat_map(|stream| {
-                let walk = matches!(stream.walk, Walk::From(_) | Walk::In(..));
-                let walk = stream.tries.not_before.filter(|_| walk);
-                stream.queue.iter().filter_map(|queued| queued.tries.not_before).chain(walk)
-            });
-            own.chain(tenant.tries.not_before.filter(|_| tenant.has_work())).min().map(|at| {
-                // Nothing of a pausing tenant is due before its pause ends.
-                tenant.tries.not_before.map_or(at, |pause| pause.max(at))
-            })
-        };
-        self.tenants.iter().filter(|tenant| tenant.failed.is_none()).filter_map(waits).min()
+    fn earliest(&self, now: Instant) -> Option<Instant> {
+        self.tenants.iter().filter_map(|tenant| tenant.next_time()).filter(|at| *at > now).min()
     }
 }

@@ -338,8 +338,15 @@ impl Stream {
         window.lost
     }
 
-    /// Takes in what a run did: how far it listed without a hole, and what it left undelivered.
-    pub fn finish(&mut self, listed_to: Option<Timestamp>, mut left: Vec<Waiting>, lookback: i64) {
+    /// Takes in what a run did: how far it listed without a hole, what it left undelivered, and
+    /// whether it had to stop between two pages of a window.
+    pub fn finish(
+        &mut self,
+        listed_to: Option<Timestamp>,
+        mut left: Vec<Waiting>,
+        lookback: i64,
+        cut: bool,
+    ) {
         if let Some(end) = listed_to {
             self.position = self.position.max(end);
             self.origin = None;
@@ -355,18 +362,13 @@ impl Stream {
         if let Some(oldest) = dropped.first() {
             self.position = self.position.min(oldest.created);
         }
-        self.narrow(listed_to.is_none() || !dropped.is_empty(), &left);
+        // A window whose blobs don't fit into a run is listed again in full: make it shorter.
+        let overfull = cut || !dropped.is_empty();
+        let window = if overfull { self.window / 2 } else { self.window.saturating_mul(2) };
+        self.window = window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
         self.waiting = left;
         self.horizon = self.listing_start(lookback);
         self.delivered.forget_before(self.horizon);
-    }
-
-    /// A window of which a run could not dispatch every blob is listed again in full: make it
-    /// shorter; else let it grow again.
-    fn narrow(&mut self, cut_short: bool, left: &[Waiting]) {
-        let overfull = cut_short && left.len() >= MOST_WAITING;
-        let window = if overfull { self.window / 2 } else { self.window.saturating_mul(2) };
-        self.window = window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
     }
 
     /// Seconds from the older of the position and the oldest waiting blob to `now`.
@@ -529,7 +531,7 @@ mod tests {
     #[test]
     fn an_idle_stream_lists_one_window() {
         let mut stream = Stream::first(true, None, at(2 * HOUR));
-        stream.finish(Some(at(60)), vec![], HOUR);
+        stream.finish(Some(at(60)), vec![], HOUR, false);
         let window = stream.window(stream.listing_start(HOUR), at(0), 10).unwrap();
         assert_eq!(
             window,
@@ -541,7 +543,7 @@ mod tests {
     #[test]
     fn what_fell_out_of_the_seven_days_is_a_gap_said_once() {
         let mut stream = Stream::first(true, None, at(RETENTION + HOUR));
-        stream.finish(Some(at(RETENTION + HOUR)), vec![], HOUR);
+        stream.finish(Some(at(RETENTION + HOUR)), vec![], HOUR, false);
         let window = stream.window(stream.listing_start(HOUR), at(0), 10).unwrap();
         let edge = at(RETENTION - 10);
         assert_eq!(stream.skip_lost(&window), Some((at(RETENTION + HOUR), edge)));
@@ -566,7 +568,7 @@ mod tests {
         oldest.correct_clock(0, at(0));
         assert_eq!(oldest.position, at(RETENTION));
         let mut listed = Stream::first(true, None, at(HOUR));
-        listed.finish(Some(at(0)), vec![], MINUTE);
+        listed.finish(Some(at(0)), vec![], MINUTE, false);
         listed.correct_clock(-50, at(100));
         assert_eq!((listed.position, listed.horizon), (at(100), at(100)));
     }
@@ -577,13 +579,13 @@ mod tests {
         let mut left: Vec<_> = (0..1500).map(|n| waiting(&n.to_string(), at(5000 - n))).collect();
         left.reverse();
         left[0].written = 3;
-        stream.finish(Some(at(0)), left, HOUR);
+        stream.finish(Some(at(0)), left, HOUR, false);
         assert_eq!(stream.waiting.len(), MOST_WAITING);
         assert_eq!(stream.waiting[0].written, 3, "the newest, but begun");
         assert_eq!(stream.position, at(5000 - 999));
         assert_eq!(stream.horizon, at(5000 - 999 + HOUR));
         assert_eq!(stream.window, LONGEST_WINDOW / 2);
-        stream.finish(Some(at(0)), vec![], HOUR);
+        stream.finish(Some(at(0)), vec![], HOUR, false);
         assert_eq!((stream.position, stream.window), (at(0), LONGEST_WINDOW));
         assert_eq!(stream.lag(at(-5)), 5);
     }
@@ -593,13 +595,13 @@ mod tests {
         let mut stream = Stream::first(true, None, at(DAY));
         stream.delivered.insert(1, at(HOUR + 1));
         stream.delivered.insert(2, at(HOUR));
-        stream.finish(Some(at(0)), vec![], HOUR);
+        stream.finish(Some(at(0)), vec![], HOUR, false);
         assert!(!stream.delivered.contains(1) && stream.delivered.contains(2));
         // A larger lookback reaches only as far as delivered blobs are known.
         assert_eq!(stream.listing_start(DAY), at(HOUR));
         // A position that moved back takes the horizon nowhere.
         let left = (0..1001).map(|n| waiting(&n.to_string(), at(1800))).collect();
-        stream.finish(Some(at(0)), left, HOUR);
+        stream.finish(Some(at(0)), left, HOUR, false);
         assert_eq!((stream.position, stream.horizon), (at(1800), at(HOUR)));
     }
 
