@@ -104,7 +104,7 @@ struct TokenAnswer {
     expires_in: Seconds,
 }
 
-/// The v1 endpoint spells numbers as strings [observed].
+/// The v1 endpoint spells numbers as strings (observed).
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Seconds {

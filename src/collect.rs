@@ -618,6 +618,6 @@ impl<'a> Shared<'a> {
 
     /// When the next of the jobs that are not due yet will be.
     fn earliest(&self, now: Instant) -> Option<Instant> {
-        self.tenants.iter().filter_map(|tenant| tenant.next_time()).filter(|at| *at > now).min()
+        self.tenants.iter().filter_map(|tenant| tenant.next_time(now)).min()
     }
 }

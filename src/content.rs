@@ -127,7 +127,7 @@ struct Subscription {
 
 /// Reads the answer of `/subscriptions/list`: the content types that are enabled.
 ///
-/// `status` is sometimes missing [observed]; an object without it counts as enabled.
+/// `status` is sometimes missing (observed); an object without it counts as enabled.
 ///
 /// # Errors
 /// The body is no list of subscriptions; the text says in which way.
@@ -141,14 +141,14 @@ pub fn parse_subscriptions(body: &[u8]) -> Result<Vec<ContentType>, String> {
         .collect())
 }
 
-/// Whether a body that should be an array is an error object instead [observed, with status 200].
+/// Whether a body that should be an array is an error object instead (observed, with status 200).
 #[must_use]
 pub fn is_error_body(body: &[u8]) -> bool {
     let body = without_bom(body);
     body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
 }
 
-/// `body` without the byte order mark that some answers begin with [observed].
+/// `body` without the byte order mark that some answers begin with (observed).
 #[must_use]
 pub fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr2;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::content::ContentType;
 use crate::timestamp::Timestamp;
@@ -329,28 +329,46 @@ impl Gap {
     /// module, so that rule 91648 fires on it.
     #[must_use]
     pub fn line(&self, tenant_id: &str, content_type: ContentType) -> Vec<u8> {
-        let mut notice = json!({
-            "actor": "wazuh",
-            "tenant_id": tenant_id,
-            "subscription_name": content_type.name(),
-            "notice": "gap",
-            "response": self.reason,
-        });
-        if let Some(members) = notice.as_object_mut() {
-            if let Some(code) = &self.code {
-                members.insert("code".to_owned(), json!(code));
-            }
-            if let Some((from, to)) = self.window {
-                members.insert("from".to_owned(), json!(from.to_string()));
-                members.insert("to".to_owned(), json!(to.to_string()));
-            }
-            if let Some(id) = &self.content_id {
-                members.insert("content_id".to_owned(), json!(id));
-            }
-        }
-        // Spelt by hand: Wazuh wants `integration` first, and a map has an order of its own.
-        format!("{{\"integration\":\"office365\",\"office365\":{notice}}}\n").into_bytes()
+        let (from, to) = self.window.unzip();
+        let notice = Notice {
+            actor: "wazuh",
+            tenant_id,
+            subscription_name: content_type.name(),
+            notice: "gap",
+            response: &self.reason,
+            code: self.code.as_deref(),
+            from,
+            to,
+            content_id: self.content_id.as_deref(),
+        };
+        let line = Envelope { integration: "office365", office365: notice };
+        let mut line = serde_json::to_vec(&line).unwrap_or_default();
+        line.push(b'\n');
+        line
     }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    integration: &'a str,
+    office365: Notice<'a>,
+}
+
+#[derive(Serialize)]
+struct Notice<'a> {
+    actor: &'a str,
+    tenant_id: &'a str,
+    subscription_name: &'a str,
+    notice: &'a str,
+    response: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_id: Option<&'a str>,
 }
 
 #[cfg(test)]

@@ -293,11 +293,12 @@ impl Stream {
         }
     }
 
-    /// Brings a stream that was never listed in line with the API's clock, `by` seconds off what
-    /// was believed when it was saved; and no position is ever ahead of that clock.
+    /// Brings a stream in line with the API's clock, whose answers showed that it is `by` seconds
+    /// off what was believed when the state was saved: no position is ever ahead of that clock.
     pub fn correct_clock(&mut self, by: i64, now: Timestamp) {
         match self.origin {
-            Some(Origin::Now) => self.position = self.position.plus(by),
+            // Only back: to start too early costs a few old events, too late would lose some.
+            Some(Origin::Now) => self.position = self.position.plus(by.min(0)),
             Some(Origin::Oldest) => self.position = now.plus(-RETENTION),
             Some(Origin::Bookmark) | None => {}
         }
@@ -314,21 +315,23 @@ impl Stream {
         self.horizon.max(self.position.plus(-lookback))
     }
 
-    /// The window for content created from `from` on, or none when there is nothing before `now`.
+    /// The window for content created from `from` on.
     ///
-    /// `margin`: seconds to stay within the 7 days.
+    /// `margin`: seconds to stay within the 7 days. Where `from` is not before `now` (the last run
+    /// was a moment ago, or this machine's clock went back) the window still ends just behind
+    /// `now`: its answer brings the API's time, and nothing that is older than `from` is taken.
     #[must_use]
-    pub fn window(&self, from: Timestamp, now: Timestamp, margin: i64) -> Option<Window> {
+    pub fn window(&self, from: Timestamp, now: Timestamp, margin: i64) -> Window {
         let edge = now.plus(margin - RETENTION);
         let due = from.max(self.position);
         let lost = (due < edge && self.origin != Some(Origin::Oldest)).then_some((due, edge));
         let from = from.max(edge);
-        let start = from.plus(-GUARD).max(edge);
+        let start = from.min(now).plus(-GUARD).max(edge);
         let end = from
             .plus(self.window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW))
             .min(start.plus(LONGEST_WINDOW))
-            .min(now);
-        (from < end).then_some(Window { start, from, end, lost })
+            .min(now.max(from.min(now).plus(1)));
+        Window { start, from, end, lost }
     }
 
     /// The first answer for `window` came: what it could not reach any more is lost for sure, and
@@ -515,7 +518,8 @@ mod tests {
         let stream = Stream::first(false, None, at(0));
         let mut from = stream.listing_start(HOUR);
         let mut windows = Vec::new();
-        while let Some(window) = stream.window(from, at(0), 10) {
+        while from < at(0) {
+            let window = stream.window(from, at(0), 10);
             assert!(window.end.since(window.start) <= DAY);
             assert!(at(0).since(window.start) <= RETENTION - 10);
             assert!(windows.is_empty() || window.from.since(window.start) == GUARD);
@@ -532,30 +536,34 @@ mod tests {
     fn an_idle_stream_lists_one_window() {
         let mut stream = Stream::first(true, None, at(2 * HOUR));
         stream.finish(Some(at(60)), vec![], HOUR, false);
-        let window = stream.window(stream.listing_start(HOUR), at(0), 10).unwrap();
+        let window = stream.window(stream.listing_start(HOUR), at(0), 10);
         assert_eq!(
             window,
             Window { start: at(HOUR + 120), from: at(HOUR + 60), end: at(0), lost: None }
         );
-        assert_eq!(stream.window(window.end, at(0), 10), None);
+        let at_once = stream.window(at(0), at(0), 10);
+        assert_eq!(at_once, Window { start: at(60), from: at(0), end: at(-1), lost: None });
+        let clock_went_back = stream.window(at(0), at(DAY), 10);
+        let (start, end) = (at(DAY + 60), at(DAY - 1));
+        assert_eq!(clock_went_back, Window { start, from: at(0), end, lost: None });
     }
 
     #[test]
     fn what_fell_out_of_the_seven_days_is_a_gap_said_once() {
         let mut stream = Stream::first(true, None, at(RETENTION + HOUR));
         stream.finish(Some(at(RETENTION + HOUR)), vec![], HOUR, false);
-        let window = stream.window(stream.listing_start(HOUR), at(0), 10).unwrap();
+        let window = stream.window(stream.listing_start(HOUR), at(0), 10);
         let edge = at(RETENTION - 10);
         assert_eq!(stream.skip_lost(&window), Some((at(RETENTION + HOUR), edge)));
         assert_eq!(stream.position, edge);
-        let window = stream.window(window.from, at(0), 10).unwrap();
+        let window = stream.window(window.from, at(0), 10);
         assert_eq!(stream.skip_lost(&window), None);
         // A run so slow that the edge overtakes it between two windows.
-        let window = stream.window(edge, at(-HOUR), 10).unwrap();
+        let window = stream.window(edge, at(-HOUR), 10);
         assert_eq!(window.lost, Some((edge, edge.plus(HOUR))));
 
         let mut oldest = Stream::first(false, None, at(0));
-        let window = oldest.window(oldest.listing_start(HOUR), at(0), 10).unwrap();
+        let window = oldest.window(oldest.listing_start(HOUR), at(0), 10);
         assert_eq!(oldest.skip_lost(&window), None, "a first run that takes all has lost nothing");
     }
 
@@ -564,6 +572,8 @@ mod tests {
         let mut now = Stream::first(true, None, at(0));
         now.correct_clock(-3600, at(3000));
         assert_eq!((now.position, now.horizon), (at(3600), at(3600)));
+        now.correct_clock(50, at(0));
+        assert_eq!(now.position, at(3600));
         let mut oldest = Stream::first(false, None, at(HOUR));
         oldest.correct_clock(0, at(0));
         assert_eq!(oldest.position, at(RETENTION));

@@ -188,6 +188,7 @@ pub fn read_stdin() -> Result<Vec<u8>, Error> {
 
 const STATE: &str = "state.json";
 const PREVIOUS: &str = "state.previous.json";
+const DAMAGED: &str = "state.damaged.json";
 const TOKENS: &str = "token.json";
 
 /// `HOME/var/wodles/wodle-office365`.
@@ -229,6 +230,8 @@ impl Folder {
     /// Reads the state, from its previous copy where the newest can't be read; a new one where
     /// there has never been any.
     ///
+    /// A damaged newest copy is put aside, so that it never takes the previous one's place.
+    ///
     /// # Errors
     /// It is of an unknown version, or neither copy can be used: never a silent new beginning.
     pub fn load_state(&self) -> Result<State, Error> {
@@ -250,6 +253,11 @@ impl Folder {
         };
         match read_state(&previous) {
             Ok(Some(state)) => {
+                if newest.exists()
+                    && let Err(error) = fs::rename(&newest, self.0.join(DAMAGED))
+                {
+                    log::warn!("{} can't be put aside: {error}", newest.display());
+                }
                 log::warn!(
                     "{damage}; its previous copy is used, so the last run's events come once more"
                 );

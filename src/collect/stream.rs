@@ -9,7 +9,7 @@ use crate::content::ContentType;
 use crate::state::{
     MOST_WAITING, SUBSCRIPTION_PAUSE, Stream, Waiting, Window, edge_margin, fingerprint,
 };
-use crate::timestamp::Timestamp;
+use crate::timestamp::{MINUTE, Timestamp};
 
 /// A stream with so many blobs queued lists no further page.
 const MOST_QUEUED: usize = 1000;
@@ -133,17 +133,9 @@ impl StreamRun {
         match &self.walk {
             Walk::In(window, link) => Some((*window, link.clone())),
             Walk::From(from) => {
-                let margin = edge_margin(self.clamps);
-                match self.state.window(*from, clock.now(), margin) {
-                    Some(window) => {
-                        self.walk = Walk::In(window, None);
-                        Some((window, None))
-                    }
-                    None => {
-                        self.walk = Walk::Done;
-                        None
-                    }
-                }
+                let window = self.state.window(*from, clock.now(), edge_margin(self.clamps));
+                self.walk = Walk::In(window, None);
+                Some((window, None))
             }
             Walk::Done | Walk::Failed => None,
         }
@@ -161,19 +153,15 @@ impl StreamRun {
         self.queue.remove(due?)
     }
 
-    /// Whether there is still something to list or to fetch.
-    pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty() || self.is_listing()
-    }
-
     fn is_listing(&self) -> bool {
         matches!(self.walk, Walk::From(_) | Walk::In(..))
     }
 
-    /// The next point in time at which something of it becomes due.
-    pub(super) fn next_time(&self) -> Option<Instant> {
+    /// The next point in time, after `now`, at which something of it becomes due.
+    pub(super) fn next_time(&self, now: Instant) -> Option<Instant> {
         let walk = self.tries.not_before.filter(|_| self.is_listing());
-        self.queue.iter().filter_map(|queued| queued.tries.not_before).chain(walk).min()
+        let blobs = self.queue.iter().filter_map(|queued| queued.tries.not_before);
+        blobs.chain(walk).filter(|at| *at > now).min()
     }
 
     /// Takes in a page of a window: queues what is new on it.
@@ -196,7 +184,9 @@ impl StreamRun {
             Some(link) => Walk::In(window, Some(link)),
             None => {
                 self.listed_to = Some(window.end.min(now));
-                Walk::From(window.end)
+                // What became available while this run lists is the next run's.
+                let behind = now.since(window.end) > MINUTE;
+                if behind { Walk::From(window.end.max(window.from)) } else { Walk::Done }
             }
         };
     }

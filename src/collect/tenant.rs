@@ -59,8 +59,9 @@ pub(super) struct TenantRun<'a> {
     pub(super) stepping: bool,
     pub(super) tries: Tries,
     pub(super) pauses: u32,
-    /// Not listed yet in this run, and to be listed.
+    /// Whether the subscriptions are to be listed in any case, due or not.
     pub(super) list_subscriptions: bool,
+    /// Whether this run has listed them, or tried to in vain.
     pub(super) subscriptions_listed: bool,
     pub(super) to_start: Vec<ContentType>,
     /// What the last request of the walk ran into; it may still go well.
@@ -98,12 +99,10 @@ impl<'a> TenantRun<'a> {
         let access = start.token.as_ref().and_then(|kept| {
             Access::new(start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
         });
-        let due = |at: Timestamp| !(0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
         Self {
             config: start.config,
             credentials: start.credentials,
-            list_subscriptions: state.subscriptions_listed.is_none_or(due)
-                || streams.iter().any(|stream| stream.state.origin.is_some()),
+            list_subscriptions: streams.iter().any(|stream| stream.state.origin.is_some()),
             state,
             streams,
             access,
@@ -138,7 +137,7 @@ impl<'a> TenantRun<'a> {
             return Some(Step::SignIn);
         };
         let access = Arc::clone(access);
-        if self.list_subscriptions {
+        if self.subscriptions_are_due(clock.now()) {
             return Some(Step::ListSubscriptions(access));
         }
         if let Some(content_type) = self.to_start.pop() {
@@ -196,22 +195,27 @@ impl<'a> TenantRun<'a> {
         }
     }
 
+    fn subscriptions_are_due(&self, now: Timestamp) -> bool {
+        let due = |at: Timestamp| !(0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
+        let due = self.state.subscriptions_listed.is_none_or(due);
+        !self.subscriptions_listed && (due || self.list_subscriptions)
+    }
+
     /// Whether requests may be sent for it now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.failed.is_none() && self.tries.is_due(now)
     }
 
-    /// The next point in time at which something of it becomes due.
-    pub(super) fn next_time(&self) -> Option<Instant> {
+    /// The next point in time, after `now`, at which something of it becomes due.
+    pub(super) fn next_time(&self, now: Instant) -> Option<Instant> {
         if self.failed.is_some() {
             return None;
         }
-        let steps = self.access.is_none() || self.list_subscriptions || !self.to_start.is_empty();
-        let own =
-            self.tries.not_before.filter(|_| steps || self.streams.iter().any(StreamRun::has_work));
-        // Nothing of a pausing tenant is due before its pause ends.
-        let at = self.streams.iter().filter_map(StreamRun::next_time).chain(own).min()?;
-        Some(self.tries.not_before.map_or(at, |pause| pause.max(at)))
+        if !self.is_due(now) {
+            // Nothing is due before its pause ends.
+            return self.tries.not_before;
+        }
+        self.streams.iter().filter_map(|stream| stream.next_time(now)).min()
     }
 
     pub(super) fn signed_in(&mut self, access: Access, kept: KeptToken, claims: &Claims) {
@@ -251,7 +255,6 @@ impl<'a> TenantRun<'a> {
     }
 
     pub(super) fn take_subscriptions(&mut self, enabled: &[ContentType], now: Timestamp) {
-        self.list_subscriptions = false;
         self.subscriptions_listed = true;
         self.state.subscriptions_listed = Some(now);
         self.tries = Tries::default();
@@ -288,7 +291,7 @@ impl<'a> TenantRun<'a> {
             _ => {
                 // Listing content will tell whether the subscriptions are there.
                 log::warn!("{}: {text}", self.name());
-                self.list_subscriptions = false;
+                self.subscriptions_listed = true;
                 self.tries = Tries::default();
                 true
             }
@@ -346,7 +349,10 @@ impl<'a> TenantRun<'a> {
         } else if let Some(stream) =
             self.streams.iter_mut().find(|s| s.content_type == content_type)
         {
-            stream.state.start_requested = Some(now);
+            // A request without the right to make it counts for nothing: consent helps at once.
+            if trouble.reaction != Reaction::Renew {
+                stream.state.start_requested = Some(now);
+            }
             stream.fail(text);
         }
     }

@@ -1,0 +1,284 @@
+//! A Wazuh home with a tenant at the simulator, and a run in it as the command wodle makes it:
+//! one pipe for stdout and stderr, nothing on stdin, a session of its own, the home as working
+//! directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use office365_simulator::{Blob, Builder, CONTENT_TYPES, Call, Request, Simulator, Tenant};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+pub(crate) const TENANT: &str = "a1b2c3d4-0000-4000-8000-000000000001";
+pub(crate) const CLIENT: &str = "c1b2c3d4-0000-4000-8000-00000000000c";
+/// Needs every kind of escape, in the form and in XML.
+pub(crate) const SECRET: &str = "p+q&r=s%41<~é";
+
+/// Long enough for any machine; nothing waits that long unless it fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub(crate) fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_wodle-office365"))
+}
+
+/// A home, a simulator, and the configuration that joins them.
+pub(crate) struct Site {
+    pub(crate) simulator: Simulator,
+    home: TempDir,
+}
+
+impl Site {
+    /// One tenant with all content types, which takes all that the API holds.
+    pub(crate) fn new() -> Self {
+        Self::built(Simulator::builder())
+    }
+
+    /// As [`Site::new`], with a simulator of the test's own making.
+    pub(crate) fn built(builder: Builder) -> Self {
+        let tenant = Tenant::new(TENANT, CLIENT, SECRET).domain("contoso.example");
+        let simulator = builder.tenant(tenant).start().unwrap();
+        let home = TempDir::new().unwrap();
+        for folder in ["etc", "logs", "var/wodles", "queue/sockets"] {
+            fs::create_dir_all(home.path().join(folder)).unwrap();
+        }
+        let site = Self { simulator, home };
+        site.configure("<only_future_events>no</only_future_events>");
+        site
+    }
+
+    /// Only events from now on, as is the default.
+    pub(crate) fn from_now() -> Self {
+        let site = Self::new();
+        site.configure("");
+        site
+    }
+
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.home.path().join(relative)
+    }
+
+    /// Writes a configuration with further `options`, all content types, and the tenant.
+    pub(crate) fn configure(&self, options: &str) {
+        self.configure_with(options, &self.api_auth(TENANT, CLIENT, SECRET), &CONTENT_TYPES);
+    }
+
+    pub(crate) fn configure_with(&self, options: &str, api_auth: &str, content_types: &[&str]) {
+        let subscriptions: String = content_types
+            .iter()
+            .map(|name| format!("<subscription>{name}</subscription>"))
+            .collect();
+        self.write_config(&format!(
+            "<office365>\n{options}\n{api_auth}\n<subscriptions>{subscriptions}</subscriptions>\n\
+             </office365>\n"
+        ));
+    }
+
+    /// An `api_auth` block for a tenant of the simulator.
+    pub(crate) fn api_auth(&self, tenant_id: &str, client_id: &str, secret: &str) -> String {
+        let secret = secret.replace('&', "&amp;").replace('<', "&lt;");
+        self.api_auth_with(
+            tenant_id,
+            client_id,
+            &format!("<client_secret>{secret}</client_secret>"),
+        )
+    }
+
+    pub(crate) fn api_auth_with(&self, tenant_id: &str, client_id: &str, further: &str) -> String {
+        format!(
+            "<api_auth><tenant_id>{tenant_id}</tenant_id><client_id>{client_id}</client_id>{further}\
+             <login_url>{}</login_url><management_url>{}</management_url></api_auth>",
+            self.simulator.login_url(),
+            self.simulator.management_url(),
+        )
+    }
+
+    pub(crate) fn write_config(&self, text: &str) {
+        write_file(&self.config(), text.as_bytes(), 0o640);
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("etc/wodle-office365.conf")
+    }
+
+    /// The command that Wazuh would run, to be changed further.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("poll").arg("--home").arg(self.home.path());
+        command.current_dir(self.home.path());
+        // What proxies and stores the machine's environment names is not the test's.
+        command.env_clear();
+        command
+    }
+
+    /// One run.
+    pub(crate) fn poll(&self) -> Run {
+        run(self.command())
+    }
+
+    /// One run that must end with exit code 0.
+    pub(crate) fn poll_well(&self) -> Run {
+        let run = self.poll();
+        assert_eq!(run.code, Some(0), "{}\n{}", run.text(), self.log());
+        run
+    }
+
+    /// The log file so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("logs/wodle-office365.log")).unwrap_or_default()
+    }
+
+    pub(crate) fn clear_log(&self) {
+        let _ = fs::remove_file(self.path("logs/wodle-office365.log"));
+    }
+
+    pub(crate) fn state(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path(STATE)).unwrap()).unwrap()
+    }
+
+    /// A stream in the saved state.
+    pub(crate) fn stream(&self, content_type: &str) -> Value {
+        self.state()["tenants"][TENANT]["streams"][content_type].clone()
+    }
+
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        self.simulator.now()
+    }
+
+    /// Publishes a blob of `ago` before now, with a record for each of `ids`.
+    pub(crate) fn publish(&self, content_type: &str, ago: time::Duration, ids: &[&str]) -> String {
+        let records: Vec<_> = ids.iter().map(|id| record(id)).collect();
+        self.simulator.publish(TENANT, content_type, Blob::new(self.now() - ago, &records))
+    }
+
+    /// How many requests of each kind the simulator saw.
+    pub(crate) fn calls(&self) -> BTreeMap<&'static str, usize> {
+        let mut calls = BTreeMap::new();
+        for request in self.simulator.requests() {
+            *calls.entry(name(request.call)).or_default() += 1;
+        }
+        calls
+    }
+
+    pub(crate) fn requests(&self, call: Call) -> Vec<Request> {
+        self.simulator.requests().into_iter().filter(|r| r.call == Some(call)).collect()
+    }
+}
+
+pub(crate) const STATE: &str = "var/wodles/wodle-office365/state.json";
+
+fn name(call: Option<Call>) -> &'static str {
+    match call {
+        Some(Call::Token) => "token",
+        Some(Call::List) => "list",
+        Some(Call::Start) => "start",
+        Some(Call::Stop) => "stop",
+        Some(Call::Content) => "content",
+        Some(Call::Page) => "page",
+        Some(Call::Fetch) => "fetch",
+        None => "unknown",
+    }
+}
+
+/// A record with the fields that every one has.
+pub(crate) fn record(id: &str) -> Value {
+    json!({
+        "Id": id, "RecordType": 25, "CreationTime": "2026-11-23T03:24:51", "Operation": "ChatCreated",
+        "OrganizationId": TENANT, "UserType": 0, "UserKey": "k", "Workload": "MicrosoftTeams",
+        "UserId": "jane@contoso.example", "ClientIP": "192.0.2.7",
+    })
+}
+
+pub(crate) fn write_file(path: &Path, bytes: &[u8], mode: u32) {
+    let _ = fs::remove_file(path);
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).unwrap();
+    io::Write::write_all(&mut file, bytes).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// What a run left on its pipe.
+pub(crate) struct Run {
+    pub(crate) output: Vec<u8>,
+    pub(crate) code: Option<i32>,
+}
+
+impl Run {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.output.clone()).unwrap()
+    }
+
+    /// The lines, each of which must be an event or a notice in its envelope.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = self.text();
+        assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole: {text}");
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        for line in &lines {
+            assert!(line.starts_with(r#"{"integration":"office365","office365":{"#), "{line}");
+        }
+        lines
+    }
+
+    /// What is inside the envelopes of the events.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.inner().into_iter().filter(|event| event["actor"] != "wazuh").collect()
+    }
+
+    /// What is inside the envelopes of the notices.
+    pub(crate) fn notices(&self) -> Vec<Value> {
+        self.inner().into_iter().filter(|event| event["actor"] == "wazuh").collect()
+    }
+
+    fn inner(&self) -> Vec<Value> {
+        let parse = |line: &String| serde_json::from_str::<Value>(line).expect(line);
+        self.lines().iter().map(|line| parse(line)["office365"].take()).collect()
+    }
+
+    /// The Ids of the events, sorted.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let id = |event: &Value| event["Id"].as_str().unwrap_or_default().to_owned();
+        let mut ids: Vec<_> = self.events().iter().map(id).collect();
+        ids.sort();
+        ids
+    }
+}
+
+/// Starts `command` on one pipe.
+pub(crate) fn start(mut command: Command) -> (Child, io::PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .process_group(0);
+    (command.spawn().unwrap(), reader)
+}
+
+/// Runs `command` to its end.
+pub(crate) fn run(command: Command) -> Run {
+    let (mut child, mut reader) = start(command);
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = Vec::new();
+        reader.read_to_end(&mut output).unwrap();
+        let _ = sender.send(output);
+    });
+    let Ok(output) = receiver.recv_timeout(PATIENCE) else {
+        let _ = child.kill();
+        panic!("the run does not end");
+    };
+    Run { output, code: child.wait().unwrap().code() }
+}

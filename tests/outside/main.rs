@@ -1,0 +1,9 @@
+//! The binary from outside: run as Wazuh's command wodle runs it, against the simulator.
+
+mod api;
+mod collecting;
+mod configuration;
+mod harness;
+mod manners;
+mod network;
+mod resuming;
