@@ -16,6 +16,7 @@ use crate::http::{Answer, Http, NoAnswer, Payload};
 use crate::records::Records;
 use crate::secret::Secret;
 use crate::state::Window;
+use crate::timestamp::Timestamp;
 
 /// The largest error body that is looked at.
 const MOST_ERROR: usize = 64 << 10;
@@ -170,7 +171,8 @@ impl Api<'_> {
             });
         }
         let Credentials::ClientSecret(secret) = credentials;
-        let refusal = auth::classify_login(status, &without(&body, secret));
+        let body = without(&without(&body, secret), &auth::form_encoded(secret));
+        let refusal = auth::classify_login(status, &body);
         let mut trouble = if refusal.passing {
             Trouble::passing(refusal.text)
         } else {
@@ -273,17 +275,28 @@ impl Api<'_> {
 
     fn call(&self, access: &Access, url: &str, payload: Payload<'_>) -> Result<Answer, Trouble> {
         let answer = self.http.send(url, Some(&access.token), payload)?;
-        if let Some(date) = answer.date {
-            self.clock.observe(date);
+        if (200..300).contains(&answer.status) {
+            self.observe(answer.date);
         }
         Ok(answer)
     }
 
+    /// Takes the time from an answer of the API itself: a gateway's error page has a clock of its
+    /// own.
+    fn observe(&self, date: Option<Timestamp>) {
+        if let Some(date) = date {
+            self.clock.observe(date);
+        }
+    }
+
     fn refusal(&self, access: &Access, answer: Answer) -> Trouble {
-        let (status, retry_after) = (answer.status, answer.retry_after);
+        let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
         // Its status says enough where the body can't be read.
         let body = answer.read(MOST_ERROR).unwrap_or_default();
         let refusal = classify(status, &without(&body, &access.token));
+        if refusal.code.starts_with("AF") {
+            self.observe(date);
+        }
         Trouble { retry_after, ..refusal.into() }
     }
 }

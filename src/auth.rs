@@ -43,6 +43,12 @@ pub fn token_request(client_id: &str, management: &str, credentials: &Credential
     Secret::new(body)
 }
 
+/// A secret as it stands in the form.
+#[must_use]
+pub fn form_encoded(secret: &Secret) -> Secret {
+    Secret::new(utf8_percent_encode(secret.reveal(), FORM).to_string())
+}
+
 /// A token as the login host hands it out.
 #[derive(Debug)]
 pub struct Grant {

@@ -59,6 +59,8 @@ pub struct Report {
     pub blobs: u64,
     /// Whether a tenant or a stream failed.
     pub failed: bool,
+    /// Whether a tenant's credentials could not be used.
+    pub misconfigured: bool,
     /// The stream that was last served when the run had to stop before all was done.
     pub last_turn: Option<(String, ContentType)>,
     /// Why it had to stop, if it had to.
@@ -112,6 +114,7 @@ pub fn collect(
         shared: Mutex::new(Shared {
             turn: last.map_or(0, |last| last + 1),
             last_served: None,
+            last_step: None,
             turns,
             tenants,
             busy: 0,
@@ -127,6 +130,7 @@ pub fn collect(
     collector.run();
     collector.finish()
 }
+
 struct Collector<'a> {
     config: &'a Config,
     api: Api<'a>,
@@ -149,6 +153,8 @@ struct Shared<'a> {
     /// Whose turn is next, in `turns`.
     turn: usize,
     last_served: Option<(usize, usize)>,
+    /// The tenant that took the last step.
+    last_step: Option<usize>,
     /// Workers that are at a job.
     busy: usize,
     /// Nothing is left to be done in this run.
@@ -156,6 +162,7 @@ struct Shared<'a> {
     /// No further job is taken.
     halt: Option<Halt>,
 }
+
 enum Job<'a> {
     Step(usize, Step),
     Fetch(Fetch<'a>),
@@ -169,6 +176,7 @@ struct Fetch<'a> {
     access: Arc<Access>,
     queued: Queued,
 }
+
 /// What came of fetching a blob. `Queued` knows how far it got.
 enum Fetched {
     Whole,
@@ -178,6 +186,7 @@ enum Fetched {
     Restart,
     Trouble(Trouble),
 }
+
 impl<'a> Collector<'a> {
     fn lock(&self) -> MutexGuard<'_, Shared<'a>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -292,6 +301,7 @@ impl<'a> Collector<'a> {
                 let step = tenant.next_step(self.clock, self.config.lookback, self.clock_was);
                 if let Some(step) = step {
                     tenant.stepping = true;
+                    shared.last_step = Some(t);
                     return Some(Job::Step(t, step));
                 }
             }
@@ -358,12 +368,14 @@ impl<'a> Collector<'a> {
         };
         let now = self.clock.now();
         let mut lost = None;
+        let mut tenant_id = "";
         self.with_tenant(t, |tenant| match result {
             Ok(page) if page.next.is_some() && page.next == link => {
                 let trouble = Trouble::refused("a page links to itself".to_owned());
                 tenant.list_failed(s, trouble, &access, now);
             }
             Ok(page) => {
+                tenant_id = &tenant.config.tenant_id;
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     lost = stream.state.skip_lost(&window);
                     stream.take_page(page, window, now);
@@ -383,20 +395,19 @@ impl<'a> Collector<'a> {
                 window: Some((from, to)),
                 content_id: None,
             };
-            self.say(t, content_type, &gap);
+            self.say(tenant_id, content_type, &gap);
         }
     }
 
     /// Says a gap: as a notice and in the log.
-    fn say(&self, t: usize, content_type: ContentType, gap: &Gap) {
-        let mut shared = self.lock();
-        let tenant_id = shared.tenants.get(t).map_or("", |t| t.config.tenant_id.as_str());
+    fn say(&self, tenant_id: &str, content_type: ContentType, gap: &Gap) {
         log::error!("{tenant_id} {content_type}: events are lost: {}", gap.reason);
-        match self.output.notice(&gap.line(tenant_id, content_type)) {
-            Ok(Written::All) => {}
-            Ok(Written::Full) => self.stop(&mut shared, Halt::Output),
-            Err(error) => self.stop(&mut shared, Halt::WriteFailed(error.to_string())),
-        }
+        let why = match self.output.notice(&gap.line(tenant_id, content_type)) {
+            Ok(Written::All) => return,
+            Ok(Written::Full) => Halt::Output,
+            Err(error) => Halt::WriteFailed(error.to_string()),
+        };
+        self.stop(&mut self.lock(), why);
     }
 
     /// Fetches a blob and writes its events, from where an earlier try left off.
@@ -467,7 +478,7 @@ impl<'a> Collector<'a> {
 
     /// Takes in what came of a fetch: delivered, to be tried again, put aside, or lost.
     fn take_fetched(&self, fetch: Fetch<'a>, fetched: Fetched) {
-        let Fetch { tenant: t, stream: s, content_type, access, mut queued, .. } = fetch;
+        let Fetch { tenant: t, stream: s, tenant_id, content_type, access, mut queued } = fetch;
         let now = self.clock.now();
         let mut shared = self.lock();
         let Some(tenant) = shared.tenants.get_mut(t) else {
@@ -484,9 +495,8 @@ impl<'a> Collector<'a> {
             Fetched::Stopped => return tenant.requeue(s, queued),
             Fetched::Restart => {
                 log::warn!(
-                    "{} {content_type}: content {} is not what it was when it was begun: it is \
-                     written again from its start",
-                    tenant.name(),
+                    "{tenant_id} {content_type}: content {} is not what it was when it was begun: it \
+                     is written again from its start",
                     shown(&queued.blob.id)
                 );
                 queued.blob.written = 0;
@@ -514,7 +524,7 @@ impl<'a> Collector<'a> {
             window: Some((blob.created, blob.created)),
             content_id: Some(blob.id.clone()),
         };
-        self.say(t, content_type, &gap);
+        self.say(tenant_id, content_type, &gap);
         if let Some(stream) = self.lock().stream_mut(t, s) {
             stream.done_with(&blob, now);
         }
@@ -531,7 +541,12 @@ impl<'a> Collector<'a> {
             ..Report::default()
         };
         if shared.halt.is_some() {
-            report.last_turn = shared.last_served.and_then(|(t, s)| {
+            // A run that got no further than listing makes place for the next tenant.
+            let last_turn = shared.last_served.or_else(|| {
+                let last_step = shared.last_step?;
+                shared.turns.iter().rev().find(|(t, _)| *t == last_step).copied()
+            });
+            report.last_turn = last_turn.and_then(|(t, s)| {
                 let tenant = shared.tenants.get(t)?;
                 let stream = tenant.streams.get(s)?;
                 Some((tenant.config.tenant_id.clone(), stream.content_type))
@@ -546,6 +561,7 @@ impl<'a> Collector<'a> {
                 log::error!("{}: {why}", tenant.name());
                 report.failed = true;
             }
+            report.misconfigured |= tenant.credentials.is_err();
             tenant.state.last_error.clone_from(&tenant.failed);
             for mut stream in std::mem::take(&mut tenant.streams) {
                 report.blobs += stream.blobs;

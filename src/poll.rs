@@ -107,6 +107,13 @@ fn poll(options: &PollOptions, home: &Home, begun: Instant) -> Result<(), Error>
         }
         folder.save_state(prepared, &next).map_err(unsaved)?;
     }
+    if report.misconfigured {
+        return Err(Error::Setup(
+            "a tenant's credentials can't be used: see the messages above; all other tenants were \
+             collected"
+                .to_owned(),
+        ));
+    }
     if report.failed {
         return Err(Error::Run("a tenant or a stream failed: see the messages above".to_owned()));
     }
@@ -261,7 +268,8 @@ impl Tokens {
     }
 
     fn find(&self, tenant: &config::Tenant, now: Timestamp) -> Option<KeptToken> {
-        let entry = self.0.iter().find(|entry| entry.is_of(tenant))?;
+        let whole = |entry: &&TokenEntry| entry.token.bytes().all(|b| b.is_ascii_graphic());
+        let entry = self.0.iter().find(|entry| entry.is_of(tenant)).filter(whole)?;
         let kept = KeptToken {
             token: Secret::new(entry.token.as_str()),
             tid: entry.tid.clone(),

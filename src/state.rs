@@ -231,10 +231,10 @@ fn is_zero<N: Copy + Into<u64>>(number: &N) -> bool {
 }
 
 impl Waiting {
-    /// A freshly listed blob. `from`: stands in for a creation time that can't be read.
+    /// A freshly listed blob. `stand_in`: for a creation time that can't be read.
     #[must_use]
-    pub fn new(blob: Blob, from: Timestamp) -> Self {
-        let created = blob.created.unwrap_or(from);
+    pub fn new(blob: Blob, stand_in: Timestamp) -> Self {
+        let created = blob.created.unwrap_or(stand_in);
         Self {
             id: blob.id,
             uri: blob.uri,
@@ -291,6 +291,12 @@ impl Stream {
             last_error: None,
             failures: 0,
         }
+    }
+
+    /// Whether no run has come to an end with it, be it a good or a bad one.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.last_success.is_none() && self.last_error.is_none()
     }
 
     /// Brings a stream in line with the API's clock, whose answers showed that it is `by` seconds
@@ -354,16 +360,16 @@ impl Stream {
             self.position = self.position.max(end);
             self.origin = None;
         }
-        // Those that listing would not find again, or not at the right record, stay first.
+        // First those that listing would not find again, then those that it would, but not at the
+        // right record, then the oldest.
         let horizon = self.horizon;
         left.sort_by_cached_key(|blob| {
-            let found_again = blob.written == 0 && blob.created >= horizon;
-            (found_again, blob.created, blob.id.clone())
+            (blob.created >= horizon, blob.written == 0, blob.created, blob.id.clone())
         });
-        let kept = left.iter().take_while(|b| b.written > 0 || b.created < horizon).count();
+        let kept = left.iter().take_while(|blob| blob.created < horizon).count();
         let dropped = left.split_off(kept.max(MOST_WAITING).min(left.len()));
-        if let Some(oldest) = dropped.first() {
-            self.position = self.position.min(oldest.created);
+        if let Some(oldest) = dropped.iter().map(|blob| blob.created).min() {
+            self.position = self.position.min(oldest);
         }
         // A window whose blobs don't fit into a run is listed again in full: make it shorter.
         let overfull = cut || !dropped.is_empty();
@@ -474,7 +480,9 @@ pub fn edge_margin(attempt: u32) -> i64 {
     match attempt {
         0 => 10,
         1 => 5 * MINUTE,
-        _ => HOUR,
+        2 => HOUR,
+        3 => 6 * HOUR,
+        _ => DAY,
     }
 }
 

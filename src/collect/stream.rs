@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use crate::api::Page;
 use crate::clock::Clock;
 use crate::content::ContentType;
-use crate::state::{
-    MOST_WAITING, SUBSCRIPTION_PAUSE, Stream, Waiting, Window, edge_margin, fingerprint,
-};
+use crate::state::{SUBSCRIPTION_PAUSE, Stream, Waiting, Window, edge_margin, fingerprint};
 use crate::timestamp::{MINUTE, Timestamp};
 
 /// A stream with so many blobs queued lists no further page.
@@ -87,6 +85,7 @@ pub(super) struct Queued {
     /// A blob that waited from an earlier run gets one try in this one.
     pub(super) waited: bool,
 }
+
 impl StreamRun {
     pub(super) fn new(content_type: ContentType, mut state: Stream, now: Timestamp) -> Self {
         let waiting = std::mem::take(&mut state.waiting);
@@ -113,9 +112,9 @@ impl StreamRun {
         }
     }
 
-    /// Whether a page may be listed now: not while more blobs are known than can be worked off.
+    /// Whether a page may be listed now: not while many blobs are still to be fetched.
     pub(super) fn may_list(&self, now: Instant) -> bool {
-        self.queue.len() < MOST_QUEUED && self.parked.len() < MOST_WAITING && self.tries.is_due(now)
+        self.queue.len() < MOST_QUEUED && self.tries.is_due(now)
     }
 
     /// What to list next; none when the stream is listed to its end.
@@ -143,7 +142,8 @@ impl StreamRun {
 
     fn correct_clock(&mut self, clock: &Clock, clock_was: i64) {
         if clock.seen() {
-            self.state.correct_clock(clock.offset() - clock_was, clock.now());
+            let by = clock.offset().saturating_sub(clock_was);
+            self.state.correct_clock(by, clock.now());
         }
     }
 
@@ -175,7 +175,8 @@ impl StreamRun {
             {
                 continue;
             }
-            let blob = Waiting::new(blob, window.from);
+            // One whose time can't be read is remembered as long as this window is listed.
+            let blob = Waiting::new(blob, window.end);
             self.queue.push_back(Queued { blob, tries: Tries::default(), waited: false });
         }
         self.tries = Tries::default();

@@ -16,6 +16,12 @@ use crate::timestamp::Timestamp;
 /// The longest pause that we choose ourselves for a tenant that is asked to slow down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest `Retry-After` that is obeyed to the letter, in seconds: no run lasts longer.
+const MOST_WAIT: u64 = 86_400;
+
+/// So often a window is moved further inside the 7 days in one run.
+const MOST_CLAMPS: u32 = 5;
+
 /// A tenant at the start of a run: its configuration, its credentials or why there are none, and
 /// the token that is still good.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ impl KeptToken {
         self.expires.since(now) > RENEW_BEFORE
     }
 }
+
 pub(super) struct TenantRun<'a> {
     pub(super) config: &'a config::Tenant,
     pub(super) credentials: Result<Credentials, String>,
@@ -68,6 +75,8 @@ pub(super) struct TenantRun<'a> {
     pub(super) trouble: Option<String>,
     pub(super) failed: Option<String>,
 }
+
+/// A request of a tenant's walk.
 pub(super) enum Step {
     SignIn,
     ListSubscriptions(Arc<Access>),
@@ -84,6 +93,7 @@ pub(super) struct ListPage {
     /// None: the window's first page.
     pub(super) link: Option<String>,
 }
+
 impl<'a> TenantRun<'a> {
     pub(super) fn new(
         start: TenantStart<'a>,
@@ -96,17 +106,19 @@ impl<'a> TenantRun<'a> {
             .iter()
             .filter_map(|name| Some(StreamRun::new(*name, state.streams.remove(name)?, now)))
             .collect();
-        let access = start.token.as_ref().and_then(|kept| {
+        // Without its credentials a tenant does nothing, though its token may still be good.
+        let kept = start.token.filter(|_| start.credentials.is_ok());
+        let access = kept.as_ref().and_then(|kept| {
             Access::new(start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
         });
         Self {
             config: start.config,
             credentials: start.credentials,
-            list_subscriptions: streams.iter().any(|stream| stream.state.origin.is_some()),
+            list_subscriptions: streams.iter().any(|stream| stream.state.is_new()),
             state,
             streams,
             access,
-            kept: start.token,
+            kept,
             renewed: false,
             stepping: false,
             tries: Tries::default(),
@@ -173,7 +185,8 @@ impl<'a> TenantRun<'a> {
         // Those who were turned away together should not come back together.
         let jitter = ring::rand::generate::<[u8; 1]>(&ring::rand::SystemRandom::new())
             .map_or(0, |byte| u32::from(byte.expose()[0]));
-        let wait = retry_after.map_or(own, Duration::from_secs) + own * jitter / 1024;
+        let wait = retry_after.map_or(own, |seconds| Duration::from_secs(seconds.min(MOST_WAIT)));
+        let wait = wait + own * jitter / 1024;
         log::info!("{}: asked to slow down; pausing {:.1} s", self.name(), wait.as_secs_f32());
         self.tries.not_before = self.tries.not_before.max(now.checked_add(wait));
     }
@@ -326,6 +339,12 @@ impl<'a> TenantRun<'a> {
             Err(trouble) => trouble,
         };
         let text = format!("its subscription can't be started: {}", trouble.text);
+        if trouble.text.contains("frequent subscription start") {
+            // Somebody else has just started it; this one asks for patience, not for a pause.
+            log::warn!("{name} {content_type}: {text}");
+            stream.state.start_requested = Some(now);
+            return;
+        }
         let retry = match trouble.reaction {
             Reaction::Retry | Reaction::Pause => stream.tries.again(),
             _ => false,
@@ -387,7 +406,7 @@ impl<'a> TenantRun<'a> {
                 // Computed anew, further inside the 7 days.
                 stream.walk = Walk::From(window.from);
                 stream.clamps += 1;
-                stream.clamps < 3
+                stream.clamps < MOST_CLAMPS
             }
             Reaction::Subscribe if !listed => {
                 self.list_subscriptions = true;

@@ -282,3 +282,50 @@ fn a_page_that_links_to_itself_ends() {
     );
     assert_eq!(site.poll().code, Some(1));
 }
+
+#[test]
+fn nothing_that_a_server_says_makes_it_panic() {
+    for (name, value) in [
+        ("Retry-After", "18446744073709551615"),
+        ("Retry-After", "-1"),
+        ("Date", "Thu, 01 Jan 0001 00:00:00 GMT"),
+        ("Date", "soon"),
+        ("NextPageUri", "\u{fffd}"),
+        ("NextPageUri", "http://[::1"),
+        ("Content-Type", "x"),
+    ] {
+        let site = Site::new();
+        let options = "<run_timeout>10s</run_timeout>";
+        site.configure_with(options, &site.api_auth(TENANT, CLIENT, SECRET), &[GENERAL]);
+        let (status, body) = if name == "Retry-After" { (429, "") } else { (200, "[]") };
+        site.simulator.fault(Fault::on(Call::Content).respond(status, body).header(name, value));
+        let run = site.poll();
+        assert!(matches!(run.code, Some(0 | 1)), "{name}: {value}");
+        assert_eq!(run.text(), "");
+        assert!(!site.log().contains("fault of wodle-office365"), "{}", site.log());
+    }
+}
+
+#[test]
+fn a_start_that_comes_too_often_is_waited_for() {
+    let site = Site::new();
+    let body =
+        r#"{"error":{"code":"AF429","message":"Too many frequent subscription start requests"}}"#;
+    site.simulator.fault(Fault::on(Call::Start).always().respond(403, body));
+    assert_eq!(site.poll_well().text(), "");
+    assert_eq!(site.calls()["start"], 5, "each once");
+}
+
+#[test]
+fn a_window_that_the_api_finds_too_old_is_clamped() {
+    let site = Site::new();
+    let options = "<only_future_events>no</only_future_events>";
+    site.configure_with(options, &site.api_auth(TENANT, CLIENT, SECRET), &[GENERAL]);
+    let body = r#"{"error":{"code":"AF20055","message":"m"}}"#;
+    site.simulator.fault(Fault::on(Call::Content).times(2).respond(400, body));
+    site.publish(GENERAL, Duration::days(6), &["1"]);
+    assert_eq!(site.poll_well().ids(), ["1"]);
+    let starts: Vec<_> =
+        site.requests(Call::Content).iter().filter_map(|r| r.query("startTime")).take(3).collect();
+    assert!(starts[0] < starts[1] && starts[1] < starts[2], "{starts:?}");
+}

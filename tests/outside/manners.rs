@@ -51,7 +51,7 @@ fn log_levels_are_obeyed() {
 fn secrets_and_tokens_never_leave_by_log_output_or_state() {
     let site = Site::new();
     site.configure("<log_level>debug</log_level>");
-    let echo = format!("<html>you sent {SECRET} and more</html>");
+    let echo = format!("<html>you sent {SECRET} as p%2Bq%26r%3Ds%2541%3C~%C3%A9</html>");
     site.simulator.fault(Fault::on(Call::Token).respond(500, &echo));
     site.poll_well();
     let tokens = fs::read_to_string(site.path("var/wodles/wodle-office365/token.json")).unwrap();
@@ -184,21 +184,43 @@ fn a_secret_may_stand_in_a_file_that_is_looked_after() {
     let site = Site::new();
     site.publish("Audit.General", Duration::minutes(5), &["1"]);
     let secret = site.path("etc/secret");
-    let auth =
-        site.api_auth_with(TENANT, CLIENT, "<client_secret_path>etc/secret</client_secret_path>");
-    site.configure_with("<only_future_events>no</only_future_events>", &auth, &["Audit.General"]);
+    let by_file = "<client_secret_path>etc/secret</client_secret_path>";
+    let auth = site.api_auth_with(TENANT, CLIENT, by_file);
+    let options = "<only_future_events>no</only_future_events>";
+    site.configure_with(options, &auth, &["Audit.General"]);
     for (mode, why) in
         [(0o644, "everyone may read it: chmod o-r"), (0o642, "everyone may write to it: chmod o-w")]
     {
         write_file(&secret, SECRET.as_bytes(), mode);
-        assert_eq!(site.poll().code, Some(1), "{mode:o}");
+        assert_eq!((site.poll().code, site.simulator.requests().len()), (Some(2), 0), "{mode:o}");
         assert!(site.log().contains(why), "{}", site.log());
     }
     write_file(&secret, b" \n", 0o600);
-    assert_eq!(site.poll().code, Some(1));
+    assert_eq!(site.poll().code, Some(2));
     assert!(site.log().contains("etc/secret is empty"), "{}", site.log());
     write_file(&secret, format!("\u{feff}{SECRET} \r\n").as_bytes(), 0o600);
     assert_eq!(site.poll_well().ids(), ["1"]);
+    // Not even with a token that is still good.
+    write_file(&secret, SECRET.as_bytes(), 0o644);
+    site.simulator.clear_requests();
+    assert_eq!((site.poll().code, site.simulator.requests().len()), (Some(2), 0));
+}
+
+#[test]
+fn a_tenant_without_credentials_holds_up_no_other() {
+    let site = Site::new();
+    let bad = "<client_secret_path>etc/none</client_secret_path>";
+    let other = site.api_auth_with("other.example", CLIENT, bad);
+    let auth = other + &site.api_auth(TENANT, CLIENT, SECRET);
+    site.configure_with("<only_future_events>no</only_future_events>", &auth, &["DLP.All"]);
+    site.publish("DLP.All", Duration::minutes(5), &["1"]);
+    let run = site.poll();
+    assert_eq!((run.code, run.ids()), (Some(2), vec!["1".to_owned()]));
+    assert!(
+        site.log().contains("ERROR: other.example: sign-in failed: client_secret_path: "),
+        "{}",
+        site.log()
+    );
 }
 
 #[test]

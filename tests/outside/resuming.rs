@@ -6,7 +6,7 @@ use office365_simulator::{Blob, Call, Fault};
 use serde_json::Value;
 use time::Duration;
 
-use crate::harness::{STATE, Site, TENANT, mode_of, record, write_file};
+use crate::harness::{CLIENT, SECRET, STATE, Site, TENANT, mode_of, record, write_file};
 
 const GENERAL: &str = "Audit.General";
 
@@ -201,6 +201,53 @@ fn a_blob_that_fails_waits_and_is_written_when_it_can_be() {
     assert_eq!(site.poll().code, Some(1));
     assert_eq!(site.poll_well().ids(), ["bad"]);
     assert_eq!(site.stream(GENERAL)["waiting"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn more_blobs_than_may_wait_hold_up_nothing_and_are_found_again() {
+    let site = Site::new();
+    for n in 0..1100 {
+        site.publish(GENERAL, Duration::seconds(3600 + n), &[&format!("{n:04}")]);
+    }
+    site.publish(GENERAL, Duration::minutes(5), &["new"]);
+    site.simulator.fault(Fault::on(Call::Fetch).times(1100).respond(400, "not now"));
+    let run = site.poll();
+    assert_eq!((run.code, run.events().len()), (Some(1), 1));
+    assert_eq!(site.stream(GENERAL)["waiting"].as_array().unwrap().len(), 1000);
+    assert_eq!(site.poll_well().events().len(), 1100);
+    assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn a_blob_whose_time_cannot_be_read_comes_once() {
+    let site = Site::from_now();
+    site.poll_well();
+    let uri =
+        format!("{}/api/v1.0/{TENANT}/activity/feed/audit/1", site.simulator.management_url());
+    let listing =
+        format!(r#"[{{"contentId":"1","contentUri":"{uri}","contentCreated":"lately"}}]"#);
+    let listed = Fault::on(Call::Content).content_type(GENERAL).always().respond(200, &listing);
+    site.simulator.fault(listed);
+    let content = serde_json::to_string(&[record("1")]).unwrap();
+    site.simulator.fault(Fault::on(Call::Fetch).always().respond(200, &content));
+    assert_eq!(site.poll_well().ids(), ["1"]);
+    for _ in 0..3 {
+        assert_eq!(site.poll_well().text(), "");
+        site.simulator.advance(Duration::minutes(10));
+    }
+}
+
+#[test]
+fn a_stream_that_is_configured_again_resumes() {
+    let site = Site::from_now();
+    let auth = || site.api_auth(TENANT, CLIENT, SECRET);
+    site.poll_well();
+    site.configure_with("", &auth(), &["DLP.All"]);
+    site.publish(GENERAL, Duration::seconds(0), &["meanwhile"]);
+    site.simulator.advance(Duration::minutes(10));
+    assert_eq!(site.poll_well().text(), "");
+    site.configure_with("", &auth(), &["DLP.All", GENERAL]);
+    assert_eq!(site.poll_well().ids(), ["meanwhile"]);
 }
 
 #[test]
