@@ -9,7 +9,7 @@ use crate::auth::{self, Credentials, Grant};
 use crate::clock::Clock;
 use crate::config::{Tenant, is_guid};
 use crate::content::{
-    self, Blob, ContentType, Reaction, Refusal, classify, excerpt, is_error_body, parse_listing,
+    Blob, ContentType, Hidden, Reaction, Refusal, classify, is_error_body, parse_listing,
     parse_subscriptions,
 };
 use crate::http::{Answer, Http, NoAnswer, Payload};
@@ -94,10 +94,9 @@ impl Access {
         Ok(Self { token, guid: guid.to_owned(), origin, root })
     }
 
-    /// The token, to be kept.
-    #[must_use]
-    pub fn token(&self) -> &Secret {
-        &self.token
+    /// What must not be shown of a request made with it.
+    fn hidden(&self) -> Hidden<'_> {
+        Hidden(std::slice::from_ref(&self.token))
     }
 
     /// `url`, which the server handed out, as it may be called: only at the management origin, for
@@ -170,9 +169,7 @@ impl Api<'_> {
                 Trouble::passing(format!("the login host's answer is unusable: {why}"))
             });
         }
-        let Credentials::ClientSecret(secret) = credentials;
-        let body = without(&without(&body, secret), &auth::form_encoded(secret));
-        let refusal = auth::classify_login(status, &body);
+        let refusal = auth::classify_login(status, &body, Hidden(&credentials.hidden()));
         let mut trouble = if refusal.passing {
             Trouble::passing(refusal.text)
         } else {
@@ -253,10 +250,15 @@ impl Api<'_> {
         Err(self.refusal(access, answer))
     }
 
-    /// What is wrong with a body that should be an array and is not.
+    /// What is wrong with content that is no array: an error of the API, else nothing that may be
+    /// shown, for it may be a record.
     #[must_use]
-    pub fn not_an_array(&self, access: &Access, body: &[u8]) -> Trouble {
-        content::classify(200, &without(body, &access.token)).into()
+    pub fn no_content(&self, access: &Access, body: &[u8]) -> Trouble {
+        let refusal = classify(200, body, access.hidden());
+        if refusal.code.is_empty() {
+            return Trouble::passing("what came is no JSON array".to_owned());
+        }
+        refusal.into()
     }
 
     /// Gets an answer that must be an array, whole, with the link to the next page.
@@ -268,7 +270,7 @@ impl Api<'_> {
         let next = answer.next_page.take();
         let body = answer.read(self.max_held)?;
         if is_error_body(&body) {
-            return Err(self.not_an_array(access, &body));
+            return Err(classify(200, &body, access.hidden()).into());
         }
         Ok((body, next))
     }
@@ -293,27 +295,12 @@ impl Api<'_> {
         let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
         // Its status says enough where the body can't be read.
         let body = answer.read(MOST_ERROR).unwrap_or_default();
-        let refusal = classify(status, &without(&body, &access.token));
+        let refusal = classify(status, &body, access.hidden());
         if refusal.code.starts_with("AF") {
             self.observe(date);
         }
         Trouble { retry_after, ..refusal.into() }
     }
-}
-
-/// `body` without the secret: a gateway's page may show us the request that it refused.
-fn without(body: &[u8], secret: &Secret) -> Vec<u8> {
-    let text = String::from_utf8_lossy(body);
-    if secret.reveal().is_empty() || !text.contains(secret.reveal()) {
-        return body.to_vec();
-    }
-    text.replace(secret.reveal(), "(secret)").into_bytes()
-}
-
-/// A short name for a blob in messages.
-#[must_use]
-pub fn shown(content_id: &str) -> String {
-    excerpt(content_id.as_bytes())
 }
 
 #[cfg(test)]
@@ -366,12 +353,5 @@ mod tests {
         assert_eq!(access(GUID, Some("b0000000-0000-4000-8000-000000000001")), Ok(GUID.to_owned()));
         assert!(access("contoso.example", None).is_err());
         assert!(access("contoso.example", Some("../x")).is_err());
-    }
-
-    #[test]
-    fn what_comes_back_is_rid_of_the_secret() {
-        let body = without(b"<pre>client_secret=abc</pre>", &Secret::new("abc"));
-        assert_eq!(body, b"<pre>client_secret=(secret)</pre>");
-        assert_eq!(without(b"x", &Secret::new("")), b"x");
     }
 }

@@ -70,66 +70,89 @@ pub struct PollOptions {
     pub dry_run: bool,
 }
 
-/// The commands that there are, for suggestions too.
-const COMMANDS: [&str; 1] = ["poll"];
+/// What is wrong with a command line.
+#[derive(Debug)]
+pub struct Misuse {
+    /// The fault.
+    pub error: Error,
+    /// Wazuh's folder, as far as it was named, where the fault is one of `poll`, which must be
+    /// silent on a pipe; none for what is no command at all.
+    pub home: Option<PathBuf>,
+}
 
 /// Reads the arguments behind the program's name.
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn parse<I>(args: I) -> Result<Command, Error>
+pub fn parse<I>(args: I) -> Result<Command, Misuse>
 where
     I: IntoIterator,
     I::Item: Into<OsString>,
 {
-    use lexopt::Arg::{Long, Short, Value};
-
-    let mut parser = lexopt::Parser::from_args(args);
-    let mut command: Option<String> = None;
     let mut options = PollOptions {
         home: PathBuf::from("/var/ossec"),
         config: ConfigSource::Default,
         log_level: None,
         dry_run: false,
     };
-    let usage = |error: lexopt::Error| Error::Usage(error.to_string());
-    while let Some(arg) = parser.next().map_err(usage)? {
+    match parse_into(lexopt::Parser::from_args(args), &mut options) {
+        Ok(Some(command)) => Ok(command),
+        Ok(None) => Ok(Command::Poll(options)),
+        Err(Fault::OfPoll(text)) => {
+            Err(Misuse { error: Error::Usage(text), home: Some(options.home) })
+        }
+        Err(Fault::NoCommand(text)) => Err(Misuse { error: Error::Usage(text), home: None }),
+    }
+}
+
+enum Fault {
+    OfPoll(String),
+    NoCommand(String),
+}
+
+impl From<lexopt::Error> for Fault {
+    fn from(error: lexopt::Error) -> Self {
+        Self::OfPoll(error.to_string())
+    }
+}
+
+/// Reads the options of `poll`, or finds another command.
+fn parse_into(
+    mut parser: lexopt::Parser,
+    options: &mut PollOptions,
+) -> Result<Option<Command>, Fault> {
+    use lexopt::Arg::{Long, Short, Value};
+
+    let mut named = false;
+    while let Some(arg) = parser.next()? {
         match arg {
-            Long("help") | Short('h') => return Ok(Command::Help),
-            Long("version") | Short('V') => return Ok(Command::Version),
-            Long("home") => options.home = PathBuf::from(parser.value().map_err(usage)?),
+            Long("help") | Short('h') => return Ok(Some(Command::Help)),
+            Long("version") | Short('V') => return Ok(Some(Command::Version)),
+            Long("home") => options.home = PathBuf::from(parser.value()?),
             Long("config") => {
-                let file = parser.value().map_err(usage)?;
+                let file = parser.value()?;
                 options.config = match file.to_str() {
                     Some("-") => ConfigSource::Stdin,
                     _ => ConfigSource::File(PathBuf::from(file)),
                 };
             }
             Long("log-level") => {
-                let level = parser.value().map_err(usage)?;
+                let level = parser.value()?;
                 let known = level.to_str().and_then(parse_level);
-                options.log_level = Some(
-                    known
-                        .ok_or_else(|| Error::Usage(format!("--log-level is none of {LEVELS}")))?,
-                );
+                let unknown = || Fault::OfPoll(format!("--log-level is none of {LEVELS}"));
+                options.log_level = Some(known.ok_or_else(unknown)?);
             }
             Long("dry-run") => options.dry_run = true,
-            Value(word) if command.is_none() => {
-                let word = word.to_string_lossy().into_owned();
-                if !COMMANDS.contains(&word.as_str()) {
-                    let known = COMMANDS.join(", ");
-                    return Err(Error::Usage(format!(
-                        "there is no command {word:?}, only: {known}"
-                    )));
-                }
-                command = Some(word);
+            Value(word) if !named && word == "poll" => named = true,
+            Value(word) if !named => {
+                return Err(Fault::NoCommand(format!("there is no command {word:?}, only: poll")));
             }
-            // Not echoed whole: a secret may have been put there by mistake.
-            Value(_) => return Err(Error::Usage("there is one argument too many".to_owned())),
-            other => return Err(usage(other.unexpected())),
+            // Not echoed: a secret may have been put there by mistake.
+            Value(_) => return Err(Fault::OfPoll("there is one argument too many".to_owned())),
+            other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Command::Poll(options))
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -169,9 +192,12 @@ mod tests {
             &["--dry-run=yes"],
             &["-x"],
         ] {
-            let error = parse(args).unwrap_err();
+            let error = parse(args).unwrap_err().error;
             assert_eq!(error.exit_code(), 2, "{args:?}");
             assert!(error.to_string().ends_with("; see wodle-office365 --help"), "{error}");
         }
+        assert!(parse(["pol"]).unwrap_err().home.is_none());
+        let misuse = parse(["--home", "/h", "--bogus"]).unwrap_err();
+        assert_eq!(misuse.home, Some(PathBuf::from("/h")));
     }
 }

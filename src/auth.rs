@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::content::{ContentType, excerpt, without_bom};
+use crate::content::{ContentType, Hidden, without_bom};
 use crate::secret::Secret;
 
 /// The token as it is kept between runs is renewed this many seconds before its end.
@@ -43,10 +43,15 @@ pub fn token_request(client_id: &str, management: &str, credentials: &Credential
     Secret::new(body)
 }
 
-/// A secret as it stands in the form.
-#[must_use]
-pub fn form_encoded(secret: &Secret) -> Secret {
-    Secret::new(utf8_percent_encode(secret.reveal(), FORM).to_string())
+impl Credentials {
+    /// What must not be shown of a request made with them: each secret as it is and as it stands
+    /// in the form.
+    #[must_use]
+    pub fn hidden(&self) -> [Secret; 2] {
+        let Self::ClientSecret(secret) = self;
+        let encoded = utf8_percent_encode(secret.reveal(), FORM).to_string();
+        [secret.clone(), Secret::new(encoded)]
+    }
 }
 
 /// A token as the login host hands it out.
@@ -107,16 +112,20 @@ impl Claims {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
-    expires_in: Seconds,
+    /// RFC 6749 only recommends it.
+    expires_in: Option<Seconds>,
 }
 
 /// The v1 endpoint spells numbers as strings (observed).
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Seconds {
-    Number(i64),
+    Number(f64),
     Text(String),
 }
+
+/// What a token lasts whose answer doesn't say: Microsoft's shortest (documented).
+const DEFAULT_LIFETIME: f64 = 3600.0;
 
 /// Reads a successful answer of the token endpoint.
 ///
@@ -126,11 +135,14 @@ pub fn parse_grant(body: &[u8]) -> Result<Grant, &'static str> {
     let answer: TokenAnswer =
         serde_json::from_slice(without_bom(body)).map_err(|_| "the answer is no token")?;
     let lifetime = match answer.expires_in {
-        Seconds::Number(seconds) => Some(seconds),
-        Seconds::Text(text) => text.trim().parse().ok(),
+        None => Some(DEFAULT_LIFETIME),
+        Some(Seconds::Number(seconds)) => Some(seconds),
+        Some(Seconds::Text(text)) => text.trim().parse().ok(),
     };
-    let lifetime = lifetime.filter(|seconds| (0..=7 * 86_400).contains(seconds));
+    let lifetime = lifetime.filter(|seconds| (0.0..=604_800.0).contains(seconds));
     let lifetime = lifetime.ok_or("the token's lifetime makes no sense")?;
+    #[expect(clippy::cast_possible_truncation, reason = "the range was looked at")]
+    let lifetime = lifetime as i64;
     let token = answer.access_token;
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("the token holds characters that no token may hold");
@@ -161,16 +173,16 @@ struct LoginErrorBody {
 
 /// Classifies an answer of the token endpoint that is no success.
 #[must_use]
-pub fn classify_login(status: u16, body: &[u8]) -> LoginRefusal {
+pub fn classify_login(status: u16, body: &[u8], hidden: Hidden<'_>) -> LoginRefusal {
     let parsed = serde_json::from_slice::<LoginErrorBody>(without_bom(body)).ok();
     let (aadsts, words) = match parsed {
         Some(parsed) if !parsed.error.is_empty() || !parsed.error_codes.is_empty() => {
             // Only the first line is about the fault; trace and correlation ids follow it.
             let first = parsed.error_description.lines().next().unwrap_or_default();
             let words = if first.is_empty() { &parsed.error } else { first };
-            (parsed.error_codes.first().copied(), excerpt(words.as_bytes()))
+            (parsed.error_codes.first().copied(), hidden.excerpt(words))
         }
-        _ => (None, excerpt(body)),
+        _ => (None, hidden.excerpt(&String::from_utf8_lossy(body))),
     };
     let advice = aadsts.and_then(explain).unwrap_or("");
     let mut text = format!("HTTP {status}");
@@ -261,13 +273,23 @@ mod tests {
         for bad in [
             "",
             "[]",
-            r#"{"access_token":"x"}"#,
+            r#"{"access_token":3}"#,
             r#"{"access_token":"x","expires_in":-1}"#,
             r#"{"access_token":"a\r\nb","expires_in":1}"#,
             r#"{"access_token":"","expires_in":1}"#,
             r#"{"access_token":"x","expires_in":"soon"}"#,
         ] {
             assert!(parse_grant(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_may_be_missing_or_broken() {
+        for (seconds, expected) in
+            [("", 3600), (r#","expires_in":null"#, 3600), (r#","expires_in":12.9"#, 12)]
+        {
+            let body = format!(r#"{{"access_token":"x"{seconds}}}"#);
+            assert_eq!(parse_grant(body.as_bytes()).unwrap().lifetime, expected);
         }
     }
 
@@ -285,16 +307,18 @@ mod tests {
     #[test]
     fn refusals_are_explained_and_stay_on_one_line() {
         let body = br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1","error_codes":[7000215]}"#;
-        let refusal = classify_login(401, body);
+        let refusal = classify_login(401, body, Hidden(&[]));
         assert_eq!(refusal.aadsts, Some(7_000_215));
         assert!(
             refusal.text.starts_with("HTTP 401 AADSTS7000215: Invalid client secret provided. - ")
         );
         assert!(refusal.text.contains("instead of its Value") && !refusal.text.contains("Trace"));
         assert!(!refusal.passing);
-        assert!(classify_login(503, b"<html>").passing);
-        assert!(classify_login(400, br#"{"error":"x","error_codes":[90055]}"#).passing);
-        assert_eq!(classify_login(400, b"\x01nonsense\n").text, "HTTP 400 nonsense");
+        assert!(classify_login(503, b"<html>", Hidden(&[])).passing);
+        assert!(
+            classify_login(400, br#"{"error":"x","error_codes":[90055]}"#, Hidden(&[])).passing
+        );
+        assert_eq!(classify_login(400, b"\x01nonsense\n", Hidden(&[])).text, "HTTP 400 nonsense");
     }
 
     #[test]

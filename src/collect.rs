@@ -4,10 +4,10 @@
 //! A worker takes the next job under the lock, does it without the lock, and takes in what came of
 //! it under the lock again. There are two kinds of jobs. A *step* is one request of a tenant's
 //! walk (sign in, list the subscriptions, start one, list a page); a tenant takes one step at a
-//! time, so an idle tenant needs one connection only. A *fetch* is one content blob. Steps come
-//! first, as long as not too many blobs are queued; fetches take turns between the streams.
-//! A job that is to be tried again goes back with the time before which it is not to be taken:
-//! no worker ever sleeps on one job while another could be done.
+//! time, so an idle tenant needs one connection only. A *fetch* is one content blob. While there
+//! are both, each has half of the connections; steps take turns between tenants, fetches between
+//! streams. A job that is to be tried again goes back with the time before which it is not to be
+//! taken: no worker ever sleeps on one job while another could be done.
 
 mod batch;
 mod stream;
@@ -18,21 +18,25 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::batch::Batch;
-use self::stream::{Queued, RunEnd, StreamRun};
-pub use self::tenant::{KeptToken, TenantStart};
-use self::tenant::{ListPage, Step, TenantRun};
-use crate::api::{Access, Api, Trouble, shown};
-use crate::clock::Clock;
+use self::stream::{Queued, StreamRun};
+pub use self::tenant::TenantStart;
+use self::tenant::{ListPage, RunContext, Step, TenantRun};
+use crate::api::{Access, Api, Trouble};
+use crate::clock::{Clock, local_now};
 use crate::config::Config;
-use crate::content::{ContentType, Reaction};
+use crate::content::{ContentType, Reaction, excerpt};
 use crate::event::Gap;
 use crate::output::{Output, Written};
 use crate::records::SplitError;
-use crate::state::{State, Tenant, Waiting};
-use crate::timestamp::age;
+use crate::state::{State, Tenant, Turns, Waiting};
+use crate::timestamp::{Timestamp, age};
+use crate::tokens::KeptToken;
 
 /// No stream lists a further page when all of them together have so many blobs queued.
-const MOST_QUEUED: usize = 10_000;
+const MOST_QUEUED_IN_ALL: usize = 10_000;
+
+/// Where there is one connection only, a blob of an earlier run gets it after so many new ones.
+const RETRY_EVERY: u32 = 8;
 
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,8 +65,8 @@ pub struct Report {
     pub failed: bool,
     /// Whether a tenant's credentials could not be used.
     pub misconfigured: bool,
-    /// The stream that was last served when the run had to stop before all was done.
-    pub last_turn: Option<(String, ContentType)>,
+    /// Where it left off, if it had to stop before all was done.
+    pub turns: Turns,
     /// Why it had to stop, if it had to.
     pub halt: Option<Halt>,
     /// The largest lag of all streams, in seconds.
@@ -80,7 +84,7 @@ pub enum Halt {
     WriteFailed(String),
 }
 
-/// Collects what is new.
+/// Collects what is new. `state`: as the last run left it; `tenants`: with their part of it.
 pub fn collect(
     config: &Config,
     api: Api<'_>,
@@ -89,42 +93,23 @@ pub fn collect(
     tenants: Vec<TenantStart<'_>>,
     begun: Instant,
 ) -> Report {
-    let clock_was = state.clock_offset;
     let now = api.clock.now();
     let tenants: Vec<_> =
         tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
-    let turns: Vec<_> = tenants
-        .iter()
-        .enumerate()
-        .flat_map(|(t, tenant)| (0..tenant.streams.len()).map(move |s| (t, s)))
-        .collect();
-    let last = state.last_turn.as_ref().and_then(|(id, content_type)| {
-        turns.iter().position(|(t, s)| {
-            tenants.get(*t).is_some_and(|tenant| {
-                tenant.config.tenant_id.eq_ignore_ascii_case(id)
-                    && tenant.streams.get(*s).is_some_and(|s| s.content_type == *content_type)
-            })
-        })
-    });
     let collector = Collector {
         config,
-        clock: api.clock,
+        run: RunContext {
+            clock: api.clock,
+            offset_was: state.clock_offset,
+            lookback: config.lookback,
+        },
+        state,
         output,
         deadline: begun + Duration::from_secs(config.run_timeout),
-        shared: Mutex::new(Shared {
-            turn: last.map_or(0, |last| last + 1),
-            last_served: None,
-            last_step: None,
-            turns,
-            tenants,
-            busy: 0,
-            finished: false,
-            halt: None,
-        }),
+        shared: Mutex::new(Shared::new(tenants, &state.turns, config.max_connections)),
         changed: Condvar::new(),
         stopped: AtomicBool::new(false),
         events: AtomicU64::new(0),
-        clock_was,
         api,
     };
     collector.run();
@@ -134,7 +119,8 @@ pub fn collect(
 struct Collector<'a> {
     config: &'a Config,
     api: Api<'a>,
-    clock: &'a Clock,
+    run: RunContext<'a>,
+    state: &'a State,
     output: &'a Output,
     deadline: Instant,
     shared: Mutex<Shared<'a>>,
@@ -142,21 +128,27 @@ struct Collector<'a> {
     /// Whoever is inside a blob stops behind the record at hand.
     stopped: AtomicBool,
     events: AtomicU64,
-    /// The clock's offset as the state was saved with it.
-    clock_was: i64,
 }
+
+/// A stream: the index of its tenant, and its own in there.
+type StreamIndex = (usize, usize);
 
 struct Shared<'a> {
     tenants: Vec<TenantRun<'a>>,
-    /// Tenant and stream of each turn.
-    turns: Vec<(usize, usize)>,
-    /// Whose turn is next, in `turns`.
-    turn: usize,
-    last_served: Option<(usize, usize)>,
-    /// The tenant that took the last step.
+    streams: Vec<StreamIndex>,
+    connections: usize,
+    /// Whose turn it is to take a step, in `tenants`, and to have a blob fetched, in `streams`.
+    step_turn: usize,
+    fetch_turn: usize,
     last_step: Option<usize>,
-    /// Workers that are at a job.
+    last_fetch: Option<StreamIndex>,
+    last_was_step: bool,
+    /// Workers that are at a job, that are at a step, and that fetch a blob of an earlier run.
     busy: usize,
+    stepping: usize,
+    retrying: usize,
+    /// New blobs taken since the last one of an earlier run.
+    since_retry: u32,
     /// Nothing is left to be done in this run.
     finished: bool,
     /// No further job is taken.
@@ -169,8 +161,7 @@ enum Job<'a> {
 }
 
 struct Fetch<'a> {
-    tenant: usize,
-    stream: usize,
+    stream: StreamIndex,
     tenant_id: &'a str,
     content_type: ContentType,
     access: Arc<Access>,
@@ -190,6 +181,10 @@ enum Fetched {
 impl<'a> Collector<'a> {
     fn lock(&self) -> MutexGuard<'_, Shared<'a>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clock(&self) -> &Clock {
+        self.run.clock
     }
 
     fn run(&self) {
@@ -237,20 +232,29 @@ impl<'a> Collector<'a> {
     /// No further job, and those inside a blob stop behind the record at hand.
     fn stop(&self, shared: &mut Shared<'_>, why: Halt) {
         self.stopped.store(true, Ordering::Relaxed);
-        shared.halt.get_or_insert(why);
+        shared.halt(why);
         self.changed.notify_all();
     }
 
     fn work(&self) {
         while let Some(job) = self.next_job() {
+            let (mut step, mut retry) = (0, 0);
             match job {
-                Job::Step(tenant, step) => self.step(tenant, step),
+                Job::Step(tenant, request) => {
+                    step = 1;
+                    self.step(tenant, request);
+                }
                 Job::Fetch(mut fetch) => {
+                    retry = usize::from(fetch.queued.is_retry);
                     let fetched = self.fetch(&mut fetch);
                     self.take_fetched(fetch, fetched);
                 }
             }
-            self.lock().busy -= 1;
+            let mut shared = self.lock();
+            shared.busy -= 1;
+            shared.stepping -= step;
+            shared.retrying -= retry;
+            drop(shared);
             self.changed.notify_all();
         }
     }
@@ -267,17 +271,17 @@ impl<'a> Collector<'a> {
                 self.stop(&mut shared, Halt::Time);
                 return None;
             }
-            if let Some(job) = self.take_job(&mut shared) {
-                if self.output.written() >= self.config.max_output {
-                    shared.put_back(job);
-                    shared.halt = Some(Halt::Output);
-                    self.changed.notify_all();
-                    return None;
-                }
-                shared.busy += 1;
+            // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
+            let full = self.output.written() >= self.config.max_output;
+            if let Some(job) = shared.take_job(self.run, !full) {
                 return Some(job);
             }
-            let next = shared.earliest(now).filter(|at| *at < self.deadline);
+            if full && shared.stepping == 0 && shared.has_queued() {
+                shared.halt(Halt::Output);
+                self.changed.notify_all();
+                return None;
+            }
+            let next = shared.next_time(now).filter(|at| *at < self.deadline);
             if shared.busy == 0 && next.is_none() {
                 shared.finished = true;
                 self.changed.notify_all();
@@ -289,40 +293,21 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn take_job(&self, shared: &mut Shared<'a>) -> Option<Job<'a>> {
-        let queued: usize =
-            shared.tenants.iter().flat_map(|t| &t.streams).map(|stream| stream.queue.len()).sum();
-        if queued < MOST_QUEUED {
-            let first =
-                shared.turns.get(shared.turn % shared.turns.len().max(1)).map_or(0, |t| t.0);
-            let count = shared.tenants.len();
-            for t in (first..count).chain(0..first) {
-                let tenant = shared.tenants.get_mut(t)?;
-                let step = tenant.next_step(self.clock, self.config.lookback, self.clock_was);
-                if let Some(step) = step {
-                    tenant.stepping = true;
-                    shared.last_step = Some(t);
-                    return Some(Job::Step(t, step));
-                }
-            }
-        }
-        shared.take_fetch().map(Job::Fetch)
-    }
-
     /// Sends one request of a tenant's walk, and takes in what came of it.
     fn step(&self, t: usize, step: Step) {
         match step {
             Step::SignIn => self.sign_in(t),
             Step::ListSubscriptions(access) => {
                 let result = self.api.subscriptions(&access);
+                let now = self.clock().now();
                 self.with_tenant(t, |tenant| match result {
-                    Ok(enabled) => tenant.take_subscriptions(&enabled, self.clock.now()),
-                    Err(trouble) => tenant.subscriptions_failed(trouble, &access),
+                    Ok(enabled) => tenant.take_subscriptions(&enabled, now),
+                    Err(trouble) => tenant.subscriptions_failed(trouble, &access, now),
                 });
             }
             Step::Start(access, content_type) => {
                 let result = self.api.start(&access, content_type);
-                let now = self.clock.now();
+                let now = self.clock().now();
                 self.with_tenant(t, |tenant| tenant.take_start(content_type, result, &access, now));
             }
             Step::List(page) => self.list(t, page),
@@ -346,18 +331,34 @@ impl<'a> Collector<'a> {
             let access = Access::new(config, grant.token.clone(), grant.claims.tid.as_deref())?;
             Ok((grant, access))
         });
-        let now = self.clock.now();
-        self.with_tenant(t, |tenant| match result {
-            Ok((grant, access)) => {
+        let now = self.clock().now();
+        let mut shared = self.lock();
+        let twin = result.as_ref().ok().and_then(|(_, access)| shared.twin(t, &access.guid));
+        let Some(tenant) = shared.tenants.get_mut(t) else {
+            return;
+        };
+        tenant.stepping = false;
+        match (result, twin) {
+            (Ok(_), Some(twin)) => tenant.sign_in_failed(Trouble::refused(format!(
+                "it is the same tenant as {twin}: every event would come twice; remove one of the \
+                 two api_auth blocks"
+            ))),
+            (Ok((grant, access)), None) => {
+                // It may have been configured by its GUID before.
+                if tenant.state.guid.is_none()
+                    && let Some(known) = self.state.same_tenant(&access.guid, tenant.name())
+                {
+                    tenant.take_over(known, &self.config.subscriptions, now);
+                }
                 let kept = KeptToken {
                     token: grant.token,
                     tid: grant.claims.tid.clone(),
                     expires: now.plus(grant.lifetime),
                 };
-                tenant.signed_in(access, kept, &grant.claims);
+                tenant.signed_in(access, kept, &grant.claims, grant.lifetime);
             }
-            Err(trouble) => tenant.sign_in_failed(trouble),
-        });
+            (Err(trouble), _) => tenant.sign_in_failed(trouble),
+        }
     }
 
     fn list(&self, t: usize, page: ListPage) {
@@ -366,48 +367,48 @@ impl<'a> Collector<'a> {
             None => self.api.list(&access, content_type, &window),
             Some(link) => self.api.next_page(&access, link),
         };
-        let now = self.clock.now();
-        let mut lost = None;
-        let mut tenant_id = "";
-        self.with_tenant(t, |tenant| match result {
-            Ok(page) if page.next.is_some() && page.next == link => {
-                let trouble = Trouble::refused("a page links to itself".to_owned());
+        let now = self.clock().now();
+        if result.is_ok() {
+            let (tenant_id, lost) = {
+                let shared = self.lock();
+                let tenant_id = shared.tenants.get(t).map_or("", |t| t.config.tenant_id.as_str());
+                (tenant_id, shared.stream((t, s)).and_then(|s| s.state.lost(&window, now)))
+            };
+            if let Some((from, to)) = lost {
+                if !self.say(tenant_id, content_type, &outage(from, to)) {
+                    // The position has not moved: the next run says it.
+                    return self.with_tenant(t, |_| {});
+                }
+                if let Some(stream) = self.lock().stream_mut((t, s)) {
+                    stream.state.skip_to(to);
+                }
+            }
+        }
+        self.with_tenant(t, |tenant| {
+            let taken = result.and_then(|page| {
+                tenant.went_well();
+                let stream = tenant.streams.get_mut(s);
+                let taken = stream.map(|stream| stream.take_page(page, window, now));
+                taken.unwrap_or(Ok(())).map_err(Trouble::refused)
+            });
+            if let Err(trouble) = taken {
                 tenant.list_failed(s, trouble, &access, now);
             }
-            Ok(page) => {
-                tenant_id = &tenant.config.tenant_id;
-                if let Some(stream) = tenant.streams.get_mut(s) {
-                    lost = stream.state.skip_lost(&window);
-                    stream.take_page(page, window, now);
-                }
-                tenant.trouble = None;
-            }
-            Err(trouble) => tenant.list_failed(s, trouble, &access, now),
         });
-        if let Some((from, to)) = lost {
-            let gap = Gap {
-                reason: format!(
-                    "no run could list this stream for so long that {} of content have left the 7 \
-                     days that the API keeps: whatever became available from {from} to {to} is lost",
-                    age(to.since(from))
-                ),
-                code: None,
-                window: Some((from, to)),
-                content_id: None,
-            };
-            self.say(tenant_id, content_type, &gap);
-        }
     }
 
-    /// Says a gap: as a notice and in the log.
-    fn say(&self, tenant_id: &str, content_type: ContentType, gap: &Gap) {
-        log::error!("{tenant_id} {content_type}: events are lost: {}", gap.reason);
+    /// Says a gap, as a notice and in the log; false when it could not be said in this run.
+    fn say(&self, tenant_id: &str, content_type: ContentType, gap: &Gap) -> bool {
         let why = match self.output.notice(&gap.line(tenant_id, content_type)) {
-            Ok(Written::All) => return,
+            Ok(Written::All) => {
+                log::error!("{tenant_id} {content_type}: events are lost: {}", gap.reason);
+                return true;
+            }
             Ok(Written::Full) => Halt::Output,
             Err(error) => Halt::WriteFailed(error.to_string()),
         };
         self.stop(&mut self.lock(), why);
+        false
     }
 
     /// Fetches a blob and writes its events, from where an earlier try left off.
@@ -419,7 +420,7 @@ impl<'a> Collector<'a> {
         };
         let skip = blob.written;
         let mut index = 0;
-        let mut batch = Batch::new(fetch.tenant_id, fetch.content_type);
+        let mut batch = Batch::new(fetch.tenant_id, fetch.content_type, &blob.id);
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) {
                 break Fetched::Stopped;
@@ -432,7 +433,7 @@ impl<'a> Collector<'a> {
             };
             index += 1;
             if index > skip {
-                batch.add(&element, index, &blob.id);
+                batch.add(&element, index);
             } else if index == skip && batch.id_of(&element) != blob.last_id {
                 return Fetched::Restart;
             }
@@ -440,12 +441,13 @@ impl<'a> Collector<'a> {
                 return Fetched::Stopped;
             }
         };
+        batch.end();
         if self.write(&mut batch, blob) { end } else { Fetched::Stopped }
     }
 
     fn split_trouble(&self, error: SplitError, access: &Access) -> Trouble {
         match error {
-            SplitError::NoArray(body) => self.api.not_an_array(access, &body),
+            SplitError::NoArray(body) => self.api.no_content(access, &body),
             SplitError::Cut => Trouble::passing("the content ends in the middle".to_owned()),
             SplitError::Malformed(at) => {
                 Trouble::passing(format!("the content is damaged at byte {at}"))
@@ -456,12 +458,12 @@ impl<'a> Collector<'a> {
 
     /// Writes a batch out and marks how far the blob got; false when the run ends here.
     fn write(&self, batch: &mut Batch<'_>, blob: &mut Waiting) -> bool {
-        if batch.lines.is_empty() {
+        if batch.lines().is_empty() {
             return true;
         }
-        let why = match self.output.events(&batch.lines) {
+        let why = match self.output.events(batch.lines()) {
             Ok(Written::All) => {
-                self.events.fetch_add(batch.events, Ordering::Relaxed);
+                self.events.fetch_add(batch.events(), Ordering::Relaxed);
                 if let Some((index, id)) = batch.mark() {
                     blob.written = index;
                     blob.last_id = Some(id);
@@ -478,103 +480,88 @@ impl<'a> Collector<'a> {
 
     /// Takes in what came of a fetch: delivered, to be tried again, put aside, or lost.
     fn take_fetched(&self, fetch: Fetch<'a>, fetched: Fetched) {
-        let Fetch { tenant: t, stream: s, tenant_id, content_type, access, mut queued } = fetch;
-        let now = self.clock.now();
+        let Fetch { stream: (t, s), tenant_id, content_type, access, mut queued } = fetch;
+        let now = self.clock().now();
+        let gone = match &fetched {
+            Fetched::Trouble(trouble) => match trouble.reaction {
+                Reaction::Expired => true,
+                Reaction::Missing => queued.blob.missing,
+                _ => now > queued.blob.expires,
+            },
+            _ => false,
+        };
+        if let (true, Fetched::Trouble(trouble)) = (gone, &fetched) {
+            // What can't be said in this run keeps waiting.
+            let gone = self.say(tenant_id, content_type, &gone_blob(&queued.blob, trouble));
+            if let Some(stream) = self.lock().stream_mut((t, s)) {
+                if gone {
+                    stream.done_with(&queued.blob, now);
+                } else {
+                    stream.requeue(queued, true);
+                }
+            }
+            return;
+        }
         let mut shared = self.lock();
         let Some(tenant) = shared.tenants.get_mut(t) else {
             return;
         };
-        let trouble = match fetched {
-            Fetched::Whole => {
-                if let Some(stream) = tenant.streams.get_mut(s) {
-                    stream.blobs += 1;
-                    stream.done_with(&queued.blob, now);
-                }
-                return;
-            }
-            Fetched::Stopped => return tenant.requeue(s, queued),
-            Fetched::Restart => {
-                log::warn!(
-                    "{tenant_id} {content_type}: content {} is not what it was when it was begun: it \
-                     is written again from its start",
-                    shown(&queued.blob.id)
-                );
-                queued.blob.written = 0;
-                queued.blob.last_id = None;
-                return tenant.requeue(s, queued);
-            }
-            Fetched::Trouble(trouble) => trouble,
-        };
-        let gone = match trouble.reaction {
-            Reaction::Expired => true,
-            Reaction::Missing => queued.blob.missing,
-            _ => now > queued.blob.expires,
-        };
-        if !gone {
+        if let Fetched::Trouble(trouble) = fetched {
             return tenant.fetch_failed(s, queued, trouble, &access, now);
         }
-        let blob = queued.blob;
-        drop(shared);
-        let gap = Gap {
-            reason: format!(
-                "content that became available at {} is gone: {}",
-                blob.created, trouble.text
-            ),
-            code: trouble.code,
-            window: Some((blob.created, blob.created)),
-            content_id: Some(blob.id.clone()),
-        };
-        self.say(tenant_id, content_type, &gap);
-        if let Some(stream) = self.lock().stream_mut(t, s) {
-            stream.done_with(&blob, now);
+        let whole = matches!(fetched, Fetched::Whole);
+        if whole {
+            tenant.went_well();
         }
+        let Some(stream) = tenant.streams.get_mut(s) else {
+            return;
+        };
+        if whole {
+            stream.blobs += 1;
+            stream.done_with(&queued.blob, now);
+            return;
+        }
+        if let Fetched::Restart = fetched {
+            log::warn!(
+                "{tenant_id} {content_type}: content {} is not what it was when it was begun: it is \
+                 written again from its start",
+                excerpt(&queued.blob.id)
+            );
+            queued.blob.written = 0;
+            queued.blob.last_id = None;
+        }
+        stream.requeue(queued, true);
     }
 
     /// What the run did, and the state that it leaves.
     fn finish(self) -> Report {
-        let now = self.clock.now();
+        let now = self.clock().now();
+        // A time that has surely come, should the API's `Date` be wrong in this run.
+        let at_least = now.min(local_now().plus(self.run.offset_was));
+        let correction = self.run.correction();
         let shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut report = Report {
             events: self.events.into_inner(),
-            halt: shared.halt.clone(),
-            failed: matches!(shared.halt, Some(Halt::WriteFailed(_))),
+            turns: shared.turns(),
+            halt: shared.halt,
             ..Report::default()
         };
-        if shared.halt.is_some() {
-            // A run that got no further than listing makes place for the next tenant.
-            let last_turn = shared.last_served.or_else(|| {
-                let last_step = shared.last_step?;
-                shared.turns.iter().rev().find(|(t, _)| *t == last_step).copied()
-            });
-            report.last_turn = last_turn.and_then(|(t, s)| {
-                let tenant = shared.tenants.get(t)?;
-                let stream = tenant.streams.get(s)?;
-                Some((tenant.config.tenant_id.clone(), stream.content_type))
-            });
-        }
         for mut tenant in shared.tenants {
-            // What was still being tried when the time was over.
-            if tenant.failed.is_none() && tenant.access.is_none() {
-                tenant.failed = tenant.trouble.take();
-            }
-            if let Some(why) = &tenant.failed {
-                log::error!("{}: {why}", tenant.name());
-                report.failed = true;
-            }
-            report.misconfigured |= tenant.credentials.is_err();
-            tenant.state.last_error.clone_from(&tenant.failed);
+            tenant.finish();
             for mut stream in std::mem::take(&mut tenant.streams) {
+                let failed = tenant.failed.is_some();
+                stream.finish(correction, (now, at_least), self.run.lookback, failed);
+                if let Some(why) = stream.failed.as_ref().filter(|_| !failed) {
+                    log::error!("{} {}: {why}", tenant.name(), stream.content_type);
+                    report.failed = true;
+                }
                 report.blobs += stream.blobs;
-                report.failed |= stream.finish(&RunEnd {
-                    tenant_id: tenant.name(),
-                    tenant_failed: tenant.failed.is_some(),
-                    lookback: self.config.lookback,
-                    clock: self.clock,
-                    clock_was: self.clock_was,
-                });
                 report.lag = report.lag.max(stream.state.lag(now));
                 tenant.state.streams.insert(stream.content_type, stream.state);
             }
+            report.failed |= tenant.failed.is_some();
+            report.misconfigured |= tenant.credentials.is_err();
+            tenant.save_pause(now);
             report.tenants.push(TenantEnd {
                 tenant_id: tenant.config.tenant_id.clone(),
                 state: tenant.state,
@@ -586,54 +573,198 @@ impl<'a> Collector<'a> {
 }
 
 impl<'a> Shared<'a> {
-    fn stream_mut(&mut self, t: usize, s: usize) -> Option<&mut StreamRun> {
+    fn new(tenants: Vec<TenantRun<'a>>, turns: &Turns, connections: usize) -> Self {
+        let streams: Vec<StreamIndex> = tenants
+            .iter()
+            .enumerate()
+            .flat_map(|(t, tenant)| (0..tenant.streams.len()).map(move |s| (t, s)))
+            .collect();
+        let is = |t: &TenantRun<'_>, id: &str| t.config.tenant_id.eq_ignore_ascii_case(id);
+        let listed = turns.listed.as_ref();
+        let listed = listed.and_then(|id| tenants.iter().position(|tenant| is(tenant, id)));
+        let fetched = turns.fetched.as_ref().and_then(|(id, content_type)| {
+            streams.iter().position(|(t, s)| {
+                tenants.get(*t).is_some_and(|tenant| {
+                    is(tenant, id)
+                        && tenant.streams.get(*s).is_some_and(|s| s.content_type == *content_type)
+                })
+            })
+        });
+        Self {
+            step_turn: listed.map_or(0, |last| last + 1),
+            fetch_turn: fetched.map_or(0, |last| last + 1),
+            tenants,
+            streams,
+            connections,
+            last_step: None,
+            last_fetch: None,
+            last_was_step: false,
+            busy: 0,
+            stepping: 0,
+            retrying: 0,
+            since_retry: 0,
+            finished: false,
+            halt: None,
+        }
+    }
+
+    fn stream(&self, (t, s): StreamIndex) -> Option<&StreamRun> {
+        self.tenants.get(t)?.streams.get(s)
+    }
+
+    fn stream_mut(&mut self, (t, s): StreamIndex) -> Option<&mut StreamRun> {
         self.tenants.get_mut(t)?.streams.get_mut(s)
     }
 
-    /// The next blob of the stream whose turn it is.
-    fn take_fetch(&mut self) -> Option<Fetch<'a>> {
+    /// Another configured tenant that has this GUID.
+    fn twin(&self, t: usize, guid: &str) -> Option<&'a str> {
+        let others = self.tenants.iter().enumerate().filter(|(other, _)| *other != t);
+        others.map(|(_, tenant)| tenant).find(|tenant| tenant.has_guid(guid)).map(|tenant| {
+            let config: &'a crate::config::Tenant = tenant.config;
+            config.tenant_id.as_str()
+        })
+    }
+
+    /// Takes no further job. A failed write outweighs every other reason: nothing may be saved.
+    fn halt(&mut self, why: Halt) {
+        if self.halt.is_none() || matches!(why, Halt::WriteFailed(_)) {
+            self.halt = Some(why);
+        }
+    }
+
+    fn has_queued(&self) -> bool {
+        self.tenants.iter().flat_map(|tenant| &tenant.streams).any(|stream| stream.queued() > 0)
+    }
+
+    /// Takes the next job that may be done now.
+    fn take_job(&mut self, run: RunContext<'_>, may_fetch: bool) -> Option<Job<'a>> {
+        // Steps bring more to do, fetches get it done: while there are both, half each.
+        let steps_first =
+            self.stepping * 2 < self.connections && (self.connections > 1 || !self.last_was_step);
+        let job = if !may_fetch {
+            self.take_step(run)
+        } else if steps_first {
+            self.take_step(run).or_else(|| self.take_fetch())
+        } else {
+            self.take_fetch().or_else(|| self.take_step(run))
+        }?;
+        self.last_was_step = matches!(job, Job::Step(..));
+        self.busy += 1;
+        Some(job)
+    }
+
+    /// The next request of the tenant whose turn it is.
+    fn take_step(&mut self, run: RunContext<'_>) -> Option<Job<'a>> {
         let now = Instant::now();
-        let count = self.turns.len();
+        let queued =
+            |tenant: &TenantRun<'_>| tenant.streams.iter().map(StreamRun::queued).sum::<usize>();
+        let can_fetch = |t: &&TenantRun<'_>| t.access.is_some() && t.is_due(now);
+        let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
+        let may_list = queued < MOST_QUEUED_IN_ALL;
+        let count = self.tenants.len();
         for offset in 0..count {
-            let turn = (self.turn + offset) % count;
-            let (t, s) = self.turns.get(turn).copied()?;
+            let t = (self.step_turn + offset) % count;
+            let tenant = self.tenants.get_mut(t)?;
+            if let Some(step) = tenant.next_step(run, may_list) {
+                tenant.stepping = true;
+                self.stepping += 1;
+                self.step_turn = t + 1;
+                self.last_step = Some(t);
+                return Some(Job::Step(t, step));
+            }
+        }
+        None
+    }
+
+    /// The next blob of the stream whose turn it is. Blobs of earlier runs have a quarter of the
+    /// connections, and more only where no new ones are left.
+    fn take_fetch(&mut self) -> Option<Job<'a>> {
+        let share = (self.connections / 4).max(1);
+        let retry =
+            self.retrying < share && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
+        let (first, second) = if retry {
+            (StreamRun::next_retry as fn(&mut StreamRun, Instant) -> _, StreamRun::next_fresh as _)
+        } else {
+            (StreamRun::next_fresh as fn(&mut StreamRun, Instant) -> _, StreamRun::next_retry as _)
+        };
+        let fetch = self.take_fetch_of(first).or_else(|| self.take_fetch_of(second))?;
+        if fetch.queued.is_retry {
+            self.retrying += 1;
+            self.since_retry = 0;
+        } else {
+            self.since_retry = self.since_retry.saturating_add(1);
+        }
+        Some(Job::Fetch(fetch))
+    }
+
+    fn take_fetch_of(
+        &mut self,
+        next: fn(&mut StreamRun, Instant) -> Option<Queued>,
+    ) -> Option<Fetch<'a>> {
+        let now = Instant::now();
+        let count = self.streams.len();
+        for offset in 0..count {
+            let turn = (self.fetch_turn + offset) % count;
+            let (t, s) = self.streams.get(turn).copied()?;
             let tenant = self.tenants.get_mut(t)?;
             let Some(access) = tenant.access.clone().filter(|_| tenant.is_due(now)) else {
                 continue;
             };
             let stream = tenant.streams.get_mut(s)?;
-            let Some(queued) = stream.next_blob(now) else {
+            let Some(queued) = next(stream, now) else {
                 continue;
             };
-            self.turn = turn + 1;
-            self.last_served = Some((t, s));
+            self.fetch_turn = turn + 1;
+            self.last_fetch = Some((t, s));
             let (tenant_id, content_type) = (tenant.config.tenant_id.as_str(), stream.content_type);
-            return Some(Fetch { tenant: t, stream: s, tenant_id, content_type, access, queued });
+            return Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued });
         }
         None
     }
 
-    /// Undoes the taking of a job.
-    fn put_back(&mut self, job: Job<'a>) {
-        match job {
-            Job::Step(t, step) => {
-                if let Some(tenant) = self.tenants.get_mut(t) {
-                    tenant.stepping = false;
-                    if let Step::Start(_, content_type) = step {
-                        tenant.to_start.push(content_type);
-                    }
-                }
-            }
-            Job::Fetch(fetch) => {
-                if let Some(tenant) = self.tenants.get_mut(fetch.tenant) {
-                    tenant.requeue(fetch.stream, fetch.queued);
-                }
-            }
-        }
+    /// When the next of the jobs that are not due yet will be.
+    fn next_time(&self, now: Instant) -> Option<Instant> {
+        self.tenants.iter().filter_map(|tenant| tenant.next_time(now)).min()
     }
 
-    /// When the next of the jobs that are not due yet will be.
-    fn earliest(&self, now: Instant) -> Option<Instant> {
-        self.tenants.iter().filter_map(|tenant| tenant.next_time(now)).min()
+    /// Where the run left off, if it had to stop.
+    fn turns(&self) -> Turns {
+        if self.halt.is_none() {
+            return Turns::default();
+        }
+        let tenant_id = |t: usize| self.tenants.get(t).map(|t| t.config.tenant_id.clone());
+        Turns {
+            listed: self.last_step.and_then(tenant_id),
+            fetched: self
+                .last_fetch
+                .and_then(|(t, s)| Some((tenant_id(t)?, self.stream((t, s))?.content_type))),
+        }
+    }
+}
+
+/// What a stream lost that no run could list for more than 7 days.
+fn outage(from: Timestamp, to: Timestamp) -> Gap {
+    Gap {
+        reason: format!(
+            "no run could list this stream for so long that {} of content have left the 7 days that \
+             the API keeps: whatever became available from {from} to {to} is lost",
+            age(to.since(from))
+        ),
+        code: None,
+        window: Some((from, to)),
+        content_id: None,
+    }
+}
+
+/// What is lost with a blob that the API no longer has.
+fn gone_blob(blob: &Waiting, trouble: &Trouble) -> Gap {
+    Gap {
+        reason: format!(
+            "content that became available at {} is gone: {}",
+            blob.created, trouble.text
+        ),
+        code: trouble.code.clone(),
+        window: Some((blob.created, blob.created)),
+        content_id: Some(blob.id.clone()),
     }
 }

@@ -20,6 +20,10 @@ use crate::timestamp::{DAY, HOUR, MINUTE};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
+/// What is held in memory at least and at most, whatever `curl_max_size` says: a record must fit
+/// into a run's output.
+const HELD: (u64, u64) = (16 * MIB, 48 * MIB);
+
 /// What one configuration says. Times are in seconds, sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -129,12 +133,42 @@ const AUTH_OPTIONS: [&str; 9] = [
     "management_url",
 ];
 
+/// What a tag's value may be, for messages.
+fn allowed(tag: &str) -> String {
+    match tag {
+        "enabled" | "only_future_events" => "yes, no".to_owned(),
+        "normalize" => "no (yes is not supported yet)".to_owned(),
+        "interval" => "1s to 1d (number and s, m, h or d)".to_owned(),
+        "lookback" => "5m to 24h (number and s, m, h or d)".to_owned(),
+        "run_timeout" => "10s to 1d (number and s, m, h or d)".to_owned(),
+        "curl_max_size" => "1k or more (number and k, m or g)".to_owned(),
+        "max_output" => "256k to 60M (number and k, m or g)".to_owned(),
+        "max_connections" => "1 to 64".to_owned(),
+        "log_level" => LEVELS.to_owned(),
+        "api_type" => CLOUDS.each_ref().map(|cloud| cloud.api_type).join(", "),
+        "subscription" => ContentType::ALL.map(ContentType::name).join(", "),
+        "tenant_id" => "a GUID or a domain name".to_owned(),
+        "client_id" => "a GUID".to_owned(),
+        "client_secret" => "the secret's Value".to_owned(),
+        "login_url" | "management_url" => {
+            "https://host[:port], or http://host[:port] where the host is a loopback address"
+                .to_owned()
+        }
+        "proxy" => "http://[user:password@]host:port".to_owned(),
+        _ => "a path".to_owned(),
+    }
+}
+
 /// Reads the configuration `bytes` of the file that messages call `file`.
 ///
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
     // Comments outside our blocks may be in any encoding; a block itself must be UTF-8.
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        let text = "this is UTF-16: save it as UTF-8".to_owned();
+        return Err(ConfigError { file: file.to_owned(), position: Some((1, 1)), text });
+    }
     let text = String::from_utf8_lossy(bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let fault = |position, text: String| ConfigError { file: file.to_owned(), position, text };
@@ -303,7 +337,7 @@ impl Reader<'_> {
             node.children().filter_map(|child| child.text().filter(|_| child.is_text())).collect();
         let text = text.trim().to_owned();
         if text.is_empty() {
-            return self.fault(at, format!("<{tag}> is empty"));
+            return self.fault(at, format!("<{tag}> is empty; allowed: {}", allowed(tag)));
         }
         Ok(Value { text, position: at })
     }
@@ -339,11 +373,7 @@ impl Reader<'_> {
         for (tag, child) in children {
             let value = self.scalar(tag, child)?;
             let Some(content_type) = ContentType::by_name(&value.text) else {
-                return self.wrong(
-                    tag,
-                    &value,
-                    &ContentType::ALL.map(ContentType::name).join(", "),
-                );
+                return self.wrong(tag, &value);
             };
             if !self.subscriptions.contains(&content_type) {
                 self.subscriptions.push(content_type);
@@ -353,11 +383,17 @@ impl Reader<'_> {
     }
 
     /// An error that names the tag, the value given (never a secret's) and what is allowed.
-    fn wrong<T>(&self, tag: &str, value: &Value, allowed: &str) -> Result<T, ConfigError> {
-        let text = if is_secret(tag) {
-            format!("<{tag}> has a wrong value; allowed: {allowed}")
+    fn wrong<T>(&self, tag: &str, value: &Value) -> Result<T, ConfigError> {
+        self.wrong_because(tag, value, "")
+    }
+
+    /// The same, with what is wrong about it.
+    fn wrong_because<T>(&self, tag: &str, value: &Value, why: &str) -> Result<T, ConfigError> {
+        // What stands before an @ in a URL may be a password.
+        let text = if tag == "client_secret" || value.text.contains('@') {
+            format!("<{tag}> has a wrong value; allowed: {}{why}", allowed(tag))
         } else {
-            format!("<{tag}> is \"{}\"; allowed: {allowed}", value.text)
+            format!("<{tag}> is \"{}\"; allowed: {}{why}", value.text, allowed(tag))
         };
         self.fault(value.position, text)
     }
@@ -381,9 +417,7 @@ impl Reader<'_> {
         let id = |tag: &str, value: Option<Value>| match value {
             None => self.fault(position(node), format!("<api_auth> lacks <{tag}>")),
             // It goes into URLs and names of files: nothing but what ids and domain names hold.
-            Some(value) if !is_name(&value.text) => {
-                self.wrong(tag, &value, "a GUID, or for tenant_id a domain name too")
-            }
+            Some(value) if !is_name(&value.text) => self.wrong(tag, &value),
             Some(value) => Ok(value.text),
         };
         let tenant_id = id("tenant_id", take("tenant_id"))?;
@@ -404,23 +438,14 @@ impl Reader<'_> {
             None => &CLOUDS[0],
             Some(value) => match cloud::by_api_type(&value.text) {
                 Some(cloud) => cloud,
-                None => {
-                    let allowed = CLOUDS.each_ref().map(|cloud| cloud.api_type).join(", ");
-                    return self.wrong("api_type", &value, &allowed);
-                }
+                None => return self.wrong("api_type", &value),
             },
         };
         let origin = |tag: &str, value: Option<Value>, default: &str| match value {
             None => Ok(default.to_owned()),
             Some(value) => match parse_origin(&value.text) {
                 Some(origin) => Ok(origin),
-                None => self.fault(
-                    value.position,
-                    format!(
-                        "<{tag}> has a wrong value; allowed: https://host[:port], or \
-                         http://host[:port] where the host is a loopback address"
-                    ),
-                ),
+                None => self.wrong(tag, &value),
             },
         };
         let login = origin("login_url", take("login_url"), cloud.login)?;
@@ -447,15 +472,15 @@ impl Reader<'_> {
             None => Ok(default),
             Some(Value { text, .. }) if text == "yes" => Ok(true),
             Some(Value { text, .. }) if text == "no" => Ok(false),
-            Some(value) => self.wrong(tag, value, "yes, no"),
+            Some(value) => self.wrong(tag, value),
         };
-        let number = |tag: &str, units, range: std::ops::RangeInclusive<u64>, default, allowed| {
+        let number = |tag: &str, units, range: std::ops::RangeInclusive<u64>, default| {
             let Some(value) = value(tag) else {
                 return Ok(default);
             };
             match quantity(&value.text, units).filter(|number| range.contains(number)) {
                 Some(number) => Ok(number),
-                None => self.wrong(tag, value, allowed),
+                None => self.wrong(tag, value),
             }
         };
         let seconds = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -465,55 +490,26 @@ impl Reader<'_> {
         if flag("normalize", false)?
             && let Some(value) = value("normalize")
         {
-            let text = "<normalize> yes is not supported yet; remove it, or say no";
-            return self.fault(value.position, text);
+            return self.wrong("normalize", value);
         }
-        let interval =
-            number("interval", TIMES, 1..=day, minute, "1s to 1d (number and s, m, h or d)")?;
-        let curl_max_size = number(
-            "curl_max_size",
-            SIZES,
-            KIB..=u64::MAX,
-            MIB,
-            "1k or more (number and k, m or g)",
-        )?;
-        let max_connections = number("max_connections", &[], 1..=64, 8, "1 to 64")?;
-        let lookback = number(
-            "lookback",
-            TIMES,
-            5 * minute..=day,
-            hour,
-            "5m to 24h (number and s, m, h or d)",
-        )?;
-        let run_timeout = number(
-            "run_timeout",
-            TIMES,
-            10..=day,
-            5 * minute,
-            "10s to 1d (number and s, m, h or d)",
-        )?;
-        let max_output = number(
-            "max_output",
-            SIZES,
-            256 * KIB..=60 * MIB,
-            8 * MIB,
-            "256k to 60M (number and k, m or g)",
-        )?;
+        let interval = number("interval", TIMES, 1..=day, minute)?;
+        let curl_max_size = number("curl_max_size", SIZES, KIB..=u64::MAX, MIB)?;
+        let max_connections = number("max_connections", &[], 1..=64, 8)?;
+        let lookback = number("lookback", TIMES, 5 * minute..=day, hour)?;
+        let run_timeout = number("run_timeout", TIMES, 10..=day, 5 * minute)?;
+        let max_output = number("max_output", SIZES, 256 * KIB..=60 * MIB, 8 * MIB)?;
         let log_level = match value("log_level") {
             None => LevelFilter::Info,
             Some(value) => match parse_level(&value.text) {
                 Some(level) => level,
-                None => return self.wrong("log_level", value, LEVELS),
+                None => return self.wrong("log_level", value),
             },
         };
         let proxy = match value("proxy") {
             None => None,
             Some(value) => match Proxy::parse(&value.text) {
                 Ok(proxy) => Some(proxy),
-                Err(why) => {
-                    let allowed = format!("http://[user:password@]host:port ({why})");
-                    return self.wrong("proxy", value, &allowed);
-                }
+                Err(why) => return self.wrong_because("proxy", value, &format!(" ({why})")),
             },
         };
         let ca_path = value("ca_path").map(|value| PathBuf::from(&value.text));
@@ -529,7 +525,7 @@ impl Reader<'_> {
         Ok(Config {
             enabled,
             interval: seconds(interval),
-            max_held: usize::try_from(curl_max_size.max(16 * MIB)).unwrap_or(usize::MAX),
+            max_held: usize::try_from(curl_max_size.clamp(HELD.0, HELD.1)).unwrap_or(usize::MAX),
             only_future_events,
             tenants: self.tenants.into_iter().map(|(tenant, _)| tenant).collect(),
             subscriptions: self.subscriptions,
@@ -788,14 +784,14 @@ mod tests {
             ),
             (
                 "<normalize>yes</normalize>",
-                "<normalize> yes is not supported yet; remove it, or say no",
+                "<normalize> is \"yes\"; allowed: no (yes is not supported yet)",
             ),
             (
                 "<exclude><operation>Send</operation></exclude>",
                 "<exclude> is not supported yet; remove it",
             ),
-            ("<interval></interval>", "<interval> is empty"),
-            ("<interval/>", "<interval> is empty"),
+            ("<interval></interval>", &format!("<interval> is empty; allowed: 1s to 1d {times}")),
+            ("<interval/>", &format!("<interval> is empty; allowed: 1s to 1d {times}")),
             ("<interval>1<b/>m</interval>", "<interval> holds a tag where its value should be"),
             ("<interval unit=\"m\">1</interval>", "<interval> takes no attributes"),
             ("<!-- c -->", ""),
@@ -839,7 +835,7 @@ mod tests {
             ),
             (
                 MINIMAL.replace("contoso.example", "../etc"),
-                "f:3:5: <tenant_id> is \"../etc\"; allowed: a GUID, or for tenant_id a domain name too",
+                "f:3:5: <tenant_id> is \"../etc\"; allowed: a GUID or a domain name",
             ),
             (
                 MINIMAL.replace("client_id>", "client_idd>"),
@@ -856,7 +852,10 @@ mod tests {
                 ),
                 "f:5:53: <client_secret> and <client_secret_path> exclude each other: keep one",
             ),
-            (MINIMAL.replace("Tr0ub4dor&amp;3", ""), "f:5:5: <client_secret> is empty"),
+            (
+                MINIMAL.replace("Tr0ub4dor&amp;3", ""),
+                "f:5:5: <client_secret> is empty; allowed: the secret's Value",
+            ),
             (
                 MINIMAL.replace("&amp;", "&"),
                 "f:5:30: this is not well-formed XML: a tag is not closed, or a value holds a bare & or <; write &amp; and &lt;",
@@ -892,12 +891,11 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(read(&text).unwrap_err(), expected);
         }
-        let url = "f:2:13: <login_url> has a wrong value; allowed: https://host[:port], or http://host[:port] where the host is a loopback address";
+        let allowed = "allowed: https://host[:port], or http://host[:port] where the host is a loopback address";
         for value in [
             "http://login.example",
             "ftp://127.0.0.1",
             "https://",
-            "https://u:p@h",
             "https://h/path",
             "https://h:0",
             "https://h:99999",
@@ -906,8 +904,10 @@ mod tests {
             "h",
         ] {
             let error = with_auth(&format!("<login_url>{value}</login_url>")).unwrap_err();
-            assert_eq!(error, url, "{value}");
+            assert_eq!(error, format!("f:2:13: <login_url> is \"{value}\"; {allowed}"));
         }
+        let error = with_auth("<login_url>https://u:hunter2@h</login_url>").unwrap_err();
+        assert_eq!(error, format!("f:2:13: <login_url> has a wrong value; {allowed}"));
         let twice = format!("{MINIMAL}\n{}", MINIMAL.replace("contoso", "Contoso"));
         assert_eq!(
             read(&twice).unwrap_err(),
@@ -949,6 +949,20 @@ mod tests {
         assert!(parse("f", &latin1).is_ok());
         latin1.splice(30..30, *b"\xe9");
         assert_eq!(parse("f", &latin1).unwrap_err().text, "this is not UTF-8");
+    }
+
+    #[test]
+    fn utf16_is_named() {
+        let error = parse("f", b"\xFF\xFE<\0").unwrap_err();
+        assert_eq!(error.to_string(), "f:1:1: this is UTF-16: save it as UTF-8");
+    }
+
+    #[test]
+    fn what_is_held_in_memory_is_bounded_from_both_sides() {
+        for (size, held) in [("1k", 16), ("20m", 20), ("18446744073709551615", 48)] {
+            let config = with(&format!("<curl_max_size>{size}</curl_max_size>")).unwrap();
+            assert_eq!(config.max_held, held << 20);
+        }
     }
 
     #[test]

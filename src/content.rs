@@ -4,10 +4,12 @@
 //! Source: "Office 365 Management Activity API reference" and its error table; where a status was
 //! only observed on the wire, the comment says so.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
 /// One of the API's five content types. With a tenant it makes a stream.
@@ -106,6 +108,10 @@ struct ListingItem {
 pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
     let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body))
         .map_err(|error| format!("the answer is no list of content blobs ({error})"))?;
+    // They are remembered, so they are bounded; the longest ones seen have 130 and 260 bytes.
+    if items.iter().any(|item| item.content_id.len() > 1024 || item.content_uri.len() > 4096) {
+        return Err("a content id or address on the list is too long".to_owned());
+    }
     let time = |text: Option<String>| text.as_deref().and_then(Timestamp::parse);
     Ok(items
         .into_iter()
@@ -163,6 +169,8 @@ pub enum Reaction {
     Pause,
     /// The token is not (or no longer) taken: sign in anew, once.
     Renew,
+    /// The token lacks a permission, unless it was given since: sign in anew if the token is old.
+    Consent,
     /// The subscription is missing or disabled: start it.
     Subscribe,
     /// The subscription is already on: what was asked for is so.
@@ -233,9 +241,7 @@ const MOST_TEXT: usize = 500;
 
 /// The beginning of a foreign text on one line, for a message.
 #[must_use]
-pub fn excerpt(body: &[u8]) -> String {
-    let body = body.get(..body.len().min(4 * MOST_TEXT)).unwrap_or(body);
-    let text = String::from_utf8_lossy(without_bom(body));
+pub fn excerpt(text: &str) -> String {
     let mut line = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
         if word.is_empty() {
@@ -245,42 +251,57 @@ pub fn excerpt(body: &[u8]) -> String {
             line.push(' ');
         }
         line.push_str(word);
-    }
-    match line.char_indices().nth(MOST_TEXT) {
-        Some((end, _)) => {
+        if let Some((end, _)) = line.char_indices().nth(MOST_TEXT) {
             line.truncate(end);
             line.push('…');
-            line
+            break;
         }
-        None => line,
+    }
+    line
+}
+
+/// Secrets that a foreign text may show us: a gateway's page quotes the request that it refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Hidden<'a>(pub &'a [Secret]);
+
+impl Hidden<'_> {
+    /// The beginning of a foreign text on one line, without the secrets.
+    #[must_use]
+    pub fn excerpt(&self, text: &str) -> String {
+        let mut text = Cow::Borrowed(text);
+        for secret in self.0.iter().map(Secret::reveal).filter(|secret| !secret.is_empty()) {
+            if text.contains(secret) {
+                text = Cow::Owned(text.replace(secret, "(secret)"));
+            }
+        }
+        excerpt(&text)
     }
 }
 
 /// Classifies an error answer: by code, then by status, then by the body's shape.
 #[must_use]
-pub fn classify(status: u16, body: &[u8]) -> Refusal {
+pub fn classify(status: u16, body: &[u8], hidden: Hidden<'_>) -> Refusal {
     let body = without_bom(body);
     let (code, message) = if let Ok(body) = serde_json::from_slice::<ErrorBody>(body) {
-        (excerpt(body.error.code.as_bytes()), excerpt(body.error.message.as_bytes()))
+        (hidden.excerpt(&body.error.code), hidden.excerpt(&body.error.message))
     } else if let Ok(body) = serde_json::from_slice::<PlainMessage>(body) {
-        (String::new(), excerpt(body.message.as_bytes()))
+        (String::new(), hidden.excerpt(&body.message))
     } else {
-        (String::new(), excerpt(body))
+        (String::new(), hidden.excerpt(&String::from_utf8_lossy(body)))
     };
-    let (reaction, advice) =
-        by_code(&code, &message).unwrap_or_else(|| by_status(status, &message));
+    let (reaction, advice) = by_code(&code, &message).unwrap_or_else(|| by_status(status));
     Refusal { status, code, message, reaction, advice }
 }
 
 fn by_code(code: &str, message: &str) -> Option<(Reaction, &'static str)> {
     use Reaction::{
-        AlreadyOn, Clamp, Expired, ListAgain, Missing, Pause, Refused, Renew, Retry, Subscribe,
+        AlreadyOn, Clamp, Consent, Expired, ListAgain, Missing, Pause, Refused, Retry, Subscribe,
     };
     Some(match code {
         // Documented with status 403, seen with 429.
         "AF429" => (Pause, "the API asks us to slow down"),
         "AF10001" => (
-            Renew,
+            Consent,
             "the application lacks a permission: in the Entra admin center, under App \
              registrations > your application > API permissions, add the application permissions \
              ActivityFeed.Read (and ActivityFeed.ReadDlp for DLP.All) of Office 365 Management \
@@ -324,7 +345,7 @@ fn by_code(code: &str, message: &str) -> Option<(Reaction, &'static str)> {
     })
 }
 
-fn by_status(status: u16, message: &str) -> (Reaction, &'static str) {
+fn by_status(status: u16) -> (Reaction, &'static str) {
     match status {
         // A 200 whose body is not what was asked for: a gateway's page, a cut answer.
         200..=299 => (Reaction::Retry, "the answer is not what the API documents"),
@@ -334,9 +355,10 @@ fn by_status(status: u16, message: &str) -> (Reaction, &'static str) {
         ),
         401 => (Reaction::Renew, "the token was not accepted"),
         407 => (Reaction::Refused, "the proxy wants a user and a password: see the option proxy"),
+        429 | 503 => (Reaction::Pause, "the API asks us to slow down"),
         408 | 500..=599 => (Reaction::Retry, "a passing fault of the server or of a gateway"),
-        429 => (Reaction::Pause, "the API asks us to slow down"),
-        404 | 410 if message.is_empty() => (Reaction::Missing, "nothing is there"),
+        // Only the API's own codes say that content is gone.
+        404 | 410 => (Reaction::Refused, "the server, or a gateway, knows nothing at this address"),
         _ => (Reaction::Refused, ""),
     }
 }
@@ -354,7 +376,7 @@ mod tests {
         let table = [
             ("AF429", 403, Reaction::Pause),
             ("AF429", 429, Reaction::Pause),
-            ("AF10001", 401, Reaction::Renew),
+            ("AF10001", 401, Reaction::Consent),
             ("AF20001", 400, Reaction::Refused),
             ("AF20010", 400, Reaction::Refused),
             ("AF20011", 400, Reaction::Refused),
@@ -373,10 +395,10 @@ mod tests {
             ("AF50000", 500, Reaction::Retry),
             ("AF50005", 400, Reaction::Retry),
             ("AF99999", 400, Reaction::Refused),
-            ("AF99999", 503, Reaction::Retry),
+            ("AF99999", 503, Reaction::Pause),
         ];
         for (code, status, reaction) in table {
-            let refusal = classify(status, error(code).as_bytes());
+            let refusal = classify(status, error(code).as_bytes(), Hidden(&[]));
             assert_eq!(
                 (refusal.code.as_str(), refusal.reaction),
                 (code, reaction),
@@ -395,7 +417,7 @@ mod tests {
                 Reaction::Renew,
                 "Authorization has been denied for this request.",
             ),
-            (503, b"\xEF\xBB\xBF<html>\r\n busy</html>", Reaction::Retry, "<html> busy</html>"),
+            (503, b"\xEF\xBB\xBF<html>\r\n busy</html>", Reaction::Pause, "<html> busy</html>"),
             (302, b"", Reaction::Refused, ""),
             (407, b"", Reaction::Refused, ""),
             (408, b"", Reaction::Retry, ""),
@@ -403,7 +425,7 @@ mod tests {
             (200, b"{}", Reaction::Retry, "{}"),
         ];
         for (status, body, reaction, message) in table {
-            let refusal = classify(status, body);
+            let refusal = classify(status, body, Hidden(&[]));
             assert_eq!(
                 (refusal.reaction, refusal.message.as_str()),
                 (reaction, message),
@@ -411,8 +433,19 @@ mod tests {
             );
         }
         let auditing_off = br#"{"error":{"code":"StartSubscription [CorrId=1]","message":"Tenant x does not exist."}}"#;
-        assert!(classify(400, auditing_off).to_string().contains("auditing is off"));
-        assert_eq!(excerpt("é".repeat(600).as_bytes()).chars().count(), MOST_TEXT + 1);
+        assert!(classify(400, auditing_off, Hidden(&[])).to_string().contains("auditing is off"));
+        assert_eq!(excerpt(&"é".repeat(600)).chars().count(), MOST_TEXT + 1);
+    }
+
+    #[test]
+    fn secrets_are_hidden_however_they_are_spelt() {
+        let secrets = [Secret::new("p+q\"r"), Secret::new("")];
+        let body = br#"{"error":{"code":"x p\u002Bq\"r","message":"you sent p+q\u0022r"}}"#;
+        let refusal = classify(400, body, Hidden(&secrets));
+        assert_eq!(
+            (refusal.code.as_str(), refusal.message.as_str()),
+            ("x (secret)", "you sent (secret)")
+        );
     }
 
     #[test]

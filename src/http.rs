@@ -1,7 +1,7 @@
 //! The only user of ureq: connections, trust, proxies, limits, and faults in words.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,13 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body, BodyReader, ProxyProtocol};
 
+use crate::bounded::read_at_most;
 use crate::proxy::{Environment, Proxy};
 use crate::secret::Secret;
-use crate::store::read_at_most;
 use crate::timestamp::Timestamp;
 
-/// To resolve a name and to connect, each.
+/// To connect. Names are resolved without a limit of ours: for one, ureq would start a thread each
+/// time, and panic where no thread can be had; the system's resolver has its own.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// A connection on which nothing moves for so long has stalled, be it before the first byte of an
@@ -71,6 +72,25 @@ pub fn broken(host: &str, error: &std::io::Error) -> NoAnswer {
     NoAnswer { text: format!("the answer of {host} broke off: {error}"), passing: true }
 }
 
+/// Reads the certificates of a PEM bundle.
+///
+/// # Errors
+/// It can't be read or holds none.
+pub fn read_bundle(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let pem = std::fs::File::open(path).and_then(|file| read_at_most(file, MOST_CA));
+    let pem = pem.map_err(|error| error.to_string())?;
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| error.to_string())? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err("it holds no PEM certificate".to_owned());
+    }
+    Ok(certificates)
+}
+
 /// What a request carries.
 #[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
@@ -87,11 +107,12 @@ pub enum Payload<'a> {
 pub struct Http {
     proxy: Option<Proxy>,
     environment: Environment,
-    ca_path: Option<PathBuf>,
+    own_roots: Vec<Certificate<'static>>,
     connections: usize,
     roots: OnceLock<Result<Arc<Vec<Certificate<'static>>>, String>>,
     /// One for each way to go: through a proxy or not, with TLS or not.
     agents: Mutex<Vec<(Route, Agent)>>,
+    shut: AtomicBool,
     requests: AtomicU64,
 }
 
@@ -102,22 +123,23 @@ struct Route {
 }
 
 impl Http {
-    /// `proxy`: the configured one, which goes before the environment's. `connections`: how many
-    /// to keep open to one host.
+    /// `proxy`: the configured one, which goes before the environment's. `own_roots`: trusted
+    /// besides the system's. `connections`: how many to keep open to one host.
     #[must_use]
     pub fn new(
         proxy: Option<Proxy>,
         environment: Environment,
-        ca_path: Option<PathBuf>,
+        own_roots: Vec<Certificate<'static>>,
         connections: usize,
     ) -> Self {
         Self {
             proxy,
             environment,
-            ca_path,
+            own_roots,
             connections,
             roots: OnceLock::new(),
             agents: Mutex::new(Vec::new()),
+            shut: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         }
     }
@@ -130,6 +152,7 @@ impl Http {
 
     /// Breaks off every request in flight and refuses new ones.
     pub fn shut_down(&self) {
+        self.shut.store(true, Ordering::Relaxed);
         for (_, agent) in self.agents.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             agent.shutdown();
         }
@@ -197,6 +220,9 @@ impl Http {
     fn agent(&self, uri: &Uri, host: &str) -> Result<Agent, String> {
         let route = self.route(uri, host)?;
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shut.load(Ordering::Relaxed) {
+            return Err("the run is over".to_owned());
+        }
         if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == route) {
             return Ok(agent.clone());
         }
@@ -217,7 +243,6 @@ impl Http {
             .accept("application/json")
             .max_idle_connections(self.connections)
             .max_idle_connections_per_host(self.connections)
-            .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
@@ -233,7 +258,10 @@ impl Http {
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let proxy = match &self.proxy {
             Some(proxy) => Some(proxy.clone()),
-            None => self.environment.proxy_for(tls, host, port)?,
+            // The environment's is for the world: plain http goes to this machine only, and a proxy
+            // would see its secrets.
+            None if tls => self.environment.proxy_for(host, port)?,
+            None => None,
         };
         Ok(Route { tls, proxy })
     }
@@ -250,24 +278,7 @@ impl Http {
         }
         let mut roots: Vec<_> =
             native.certs.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
-        if let Some(path) = &self.ca_path {
-            let name = path.display();
-            let unusable = |why: String| format!("ca_path {name} can't be used: {why}");
-            let pem = std::fs::File::open(path)
-                .and_then(|file| read_at_most(file, MOST_CA))
-                .map_err(|error| unusable(error.to_string()))?;
-            let before = roots.len();
-            for item in ureq::tls::parse_pem(&pem) {
-                if let PemItem::Certificate(certificate) =
-                    item.map_err(|error| unusable(error.to_string()))?
-                {
-                    roots.push(certificate);
-                }
-            }
-            if roots.len() == before {
-                return Err(unusable("it holds no PEM certificate".to_owned()));
-            }
-        }
+        roots.extend(self.own_roots.iter().cloned());
         if roots.is_empty() {
             return Err("there is no trusted certificate on this machine: install the package \
                         ca-certificates, or name a PEM bundle with ca_path"
@@ -284,7 +295,7 @@ impl Http {
             None => String::new(),
         };
         let (text, passing) = match error {
-            ureq::Error::HostNotFound => {
+            error if is_unresolved(error) => {
                 let name = route.as_ref().map_or(host, |proxy| proxy.host.as_str());
                 (format!("the name {name} can't be resolved: check DNS, or set proxy"), true)
             }
@@ -316,6 +327,15 @@ impl Http {
     }
 }
 
+/// Whether a name has no address: the resolver's complaint has no kind of its own.
+fn is_unresolved(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
+        _ => false,
+    }
+}
+
 fn tls_text(host: &str, via: &str, error: &dyn std::error::Error) -> String {
     format!(
         "TLS with {host}{via} failed: {error}; if a proxy opens TLS, name its CA certificate with \
@@ -339,7 +359,8 @@ fn answer(response: Response<Body>, host: String) -> Answer {
     let next_page = header("NextPageUri").map(str::trim).filter(|link| !link.is_empty());
     let retry_after = header("Retry-After").and_then(|text| {
         let text = text.trim();
-        text.parse().ok().or_else(|| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().unwrap_or(u64::MAX)).or_else(|| {
             let until = Timestamp::parse_http_date(text)?;
             u64::try_from(until.since(date?)).ok()
         })

@@ -5,21 +5,25 @@
 
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
-// Pure: no I/O, no clock.
+// Pure: no I/O, no clock. A reader or a path may be an argument.
 pub mod auth;
+pub mod bounded;
 pub mod cloud;
 pub mod config;
 pub mod content;
+pub mod error;
 pub mod event;
 pub mod proxy;
 pub mod records;
 pub mod secret;
 pub mod state;
 pub mod timestamp;
+pub mod tokens;
 
 // Effects.
 pub mod api;
 pub mod clock;
+pub mod collect;
 pub mod http;
 pub mod logging;
 pub mod output;
@@ -27,6 +31,4 @@ pub mod store;
 
 // Entry.
 pub mod args;
-pub mod collect;
-pub mod error;
 pub mod poll;

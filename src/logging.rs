@@ -10,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::OFlags;
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
@@ -54,7 +55,13 @@ pub fn start(path: &Path) -> io::Result<()> {
 
 fn open(path: &Path) -> io::Result<File> {
     let existed = path.exists();
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    // Without blocking: somebody may have put a pipe there that nobody reads.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file =
+        OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     if !existed {
         // Whatever the umask is.
         file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
@@ -125,7 +132,9 @@ fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() {
+        // Controls, and what turns the direction of writing.
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns {
             line.extend(c.escape_default());
         } else {
             line.push(c);
@@ -140,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_message_stays_on_its_line() {
-        assert_eq!(one_line("a\r\nb\u{1b}[31m\0ü"), "a\\r\\nb\\u{1b}[31m\\u{0}ü");
+        assert_eq!(one_line("a\r\nb\u{1b}[31m\0ü\u{202e}"), "a\\r\\nb\\u{1b}[31m\\u{0}ü\\u{202e}");
         assert_eq!(one_line(&"x".repeat(10_000)).len(), MOST_MESSAGE + '…'.len_utf8());
     }
 }

@@ -71,8 +71,8 @@ impl Output {
         Ok(Written::All)
     }
 
-    /// Lets go of the pipe: from here on stdout and stderr lead nowhere, so that what Wazuh has
-    /// got is all that it will get. After this the log file alone speaks.
+    /// Lets go of the pipe: from here on stdout leads nowhere, so that what Wazuh has got is all
+    /// that it will get. Stderr is no part of the pipe since the log was opened (see `logging`).
     ///
     /// # Errors
     /// `/dev/null` can't be opened or put in their place.
@@ -82,7 +82,6 @@ impl Output {
         drop(stdout);
         let null = File::options().write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(&null)?;
         Ok(())
     }
 }

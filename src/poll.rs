@@ -3,23 +3,21 @@
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::api::Api;
 use crate::args::{ConfigSource, PollOptions};
 use crate::auth::Credentials;
 use crate::clock::{Clock, local_now};
-use crate::collect::{Halt, KeptToken, Report, TenantStart, collect};
+use crate::collect::{Halt, Report, TenantStart, collect};
 use crate::config::{self, Config, Credential};
 use crate::error::Error;
-use crate::http::Http;
+use crate::http::{Http, read_bundle};
 use crate::logging;
 use crate::output::Output;
 use crate::proxy::Environment;
-use crate::secret::Secret;
 use crate::state::{State, Stream};
-use crate::store::{Home, read_stdin};
+use crate::store::{Home, Loaded, read_stdin};
 use crate::timestamp::{Timestamp, age};
+use crate::tokens::Tokens;
 
 /// A local clock that is further off than this is warned of, in seconds.
 const CLOCK_WARNING: i64 = 300;
@@ -34,6 +32,10 @@ const LOCK_MARGIN: u64 = 60;
 pub fn run(options: &PollOptions, begun: Instant) -> Result<u8, Error> {
     let home = Home::open(&options.home)?;
     let log = logging::start(&home.log());
+    if let Err(error) = &log {
+        // Seen on a terminal only.
+        log::error!("{} can't be written: {error}", home.log().display());
+    }
     let result = poll(options, &home, begun);
     if let Err(error) = &result {
         log::error!("{error}");
@@ -71,20 +73,24 @@ fn poll(options: &PollOptions, home: &Home, begun: Instant) -> Result<(), Error>
         Ok(lock) => lock,
         Err(since) => return another_poll(since, &config),
     };
-    let state = folder.load_state()?;
+    let Loaded { mut state, from_previous } = folder.load_state()?;
     // A run that can't save its state must not hand out events: they would come again and again.
     let prepared = if look {
         None
     } else {
-        Some(folder.prepare_save(folder.state_size_limit()).map_err(unsaved)?)
+        Some(folder.prepare_save(folder.state_room()).map_err(cannot_save)?)
     };
     let clock = Clock::new(state.clock_offset);
     let environment = Environment::from_lookup(|name| std::env::var(name).ok());
-    let ca_path = config.ca_path.as_deref().map(|path| home.resolve(path));
-    let http = Http::new(config.proxy.clone(), environment, ca_path, config.max_connections);
-    let mut tokens = Tokens::read(&folder.load_tokens());
-    let mut next = state.clone();
-    let tenants = start_tenants(&config, home, &mut next, &tokens, clock.now());
+    let own_roots = match &config.ca_path {
+        None => Vec::new(),
+        Some(path) => read_bundle(&home.resolve(path)).map_err(|why| {
+            Error::Setup(format!("configuration: ca_path {} can't be used: {why}", path.display()))
+        })?,
+    };
+    let http = Http::new(config.proxy.clone(), environment, own_roots, config.max_connections);
+    let tokens = Tokens::parse(&folder.load_tokens());
+    let tenants = start_tenants(&config, home, &mut state, &tokens, clock.now());
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let api = Api { http: &http, clock: &clock, max_held: config.max_held };
     let mut report = collect(&config, api, &output, &state, tenants, begun);
@@ -98,14 +104,22 @@ fn poll(options: &PollOptions, home: &Home, begun: Instant) -> Result<(), Error>
     // From here on no network, and nothing more for Wazuh.
     output.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
     warn_of_clock(&clock);
-    next.finish_run(&mut report, &config, &clock);
-    tokens.keep(&config, &mut report);
+    let now = clock.now();
+    let mut tokens = Tokens::default();
+    for (tenant, end) in std::iter::zip(&config.tenants, std::mem::take(&mut report.tenants)) {
+        state.put_tenant(&end.tenant_id, end.state, now);
+        if let Some(token) = &end.token {
+            tokens.keep(tenant, token);
+        }
+    }
+    state.end_poll(now, clock.offset(), config.interval, std::mem::take(&mut report.turns));
     log_summary(&report, bytes, http.requests(), begun);
     if let Some(prepared) = prepared {
-        if let Err(error) = tokens.write().and_then(|bytes| folder.save_tokens(&bytes)) {
+        let tokens = serde_json::to_vec(&tokens).map_err(io::Error::from);
+        if let Err(error) = tokens.and_then(|bytes| folder.save_tokens(&bytes)) {
             log::warn!("the access tokens can't be kept for the next run: {error}");
         }
-        folder.save_state(prepared, &next).map_err(unsaved)?;
+        folder.save_state(prepared, &state, from_previous).map_err(not_saved)?;
     }
     if report.misconfigured {
         return Err(Error::Setup(
@@ -120,10 +134,17 @@ fn poll(options: &PollOptions, home: &Home, begun: Instant) -> Result<(), Error>
     Ok(())
 }
 
-fn unsaved(error: io::Error) -> Error {
+fn cannot_save(error: io::Error) -> Error {
     Error::Run(format!(
         "the state can't be saved in HOME/var/wodles/wodle-office365: {error}; until it can, \
          nothing is fetched, so that no event comes twice: check room and rights of that folder"
+    ))
+}
+
+fn not_saved(error: io::Error) -> Error {
+    Error::Run(format!(
+        "the state could not be saved in HOME/var/wodles/wodle-office365: {error}; what this run \
+         wrote comes once more: check room and rights of that folder"
     ))
 }
 
@@ -216,84 +237,4 @@ fn log_summary(report: &Report, bytes: u64, requests: u64, begun: Instant) {
         begun.elapsed().as_secs_f64(),
         age(report.lag)
     );
-}
-
-impl State {
-    /// Takes in what a run leaves.
-    fn finish_run(&mut self, report: &mut Report, config: &Config, clock: &Clock) {
-        let now = clock.now();
-        self.clock_offset = clock.offset();
-        self.last_poll = Some(now);
-        self.interval = config.interval;
-        self.last_turn = report.last_turn.take();
-        for tenant in &mut report.tenants {
-            self.put_tenant(&tenant.tenant_id, std::mem::take(&mut tenant.state), now);
-        }
-        self.forget_tenants(now);
-    }
-}
-
-/// The access tokens kept between runs. Each belongs to one sign-in: another client id or origin
-/// is another token.
-#[derive(Default, Serialize, Deserialize)]
-struct Tokens(Vec<TokenEntry>);
-
-#[derive(Serialize, Deserialize)]
-struct TokenEntry {
-    tenant_id: String,
-    client_id: String,
-    login: String,
-    management: String,
-    tid: Option<String>,
-    expires: Timestamp,
-    token: String,
-}
-
-impl TokenEntry {
-    fn is_of(&self, tenant: &config::Tenant) -> bool {
-        self.tenant_id == tenant.tenant_id
-            && self.client_id == tenant.client_id
-            && self.login == tenant.login
-            && self.management == tenant.management
-    }
-}
-
-impl Tokens {
-    fn read(bytes: &[u8]) -> Self {
-        serde_json::from_slice(bytes).unwrap_or_default()
-    }
-
-    fn write(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(self)?)
-    }
-
-    fn find(&self, tenant: &config::Tenant, now: Timestamp) -> Option<KeptToken> {
-        let whole = |entry: &&TokenEntry| entry.token.bytes().all(|b| b.is_ascii_graphic());
-        let entry = self.0.iter().find(|entry| entry.is_of(tenant)).filter(whole)?;
-        let kept = KeptToken {
-            token: Secret::new(entry.token.as_str()),
-            tid: entry.tid.clone(),
-            expires: entry.expires,
-        };
-        kept.is_good(now).then_some(kept)
-    }
-
-    /// Keeps the tokens that the run ended with, and no others.
-    fn keep(&mut self, config: &Config, report: &mut Report) {
-        let tokens = report.tenants.iter_mut().map(|end| end.token.take());
-        self.0 = std::iter::zip(&config.tenants, tokens)
-            .filter_map(|(tenant, token)| {
-                let token = token?;
-                Some(TokenEntry {
-                    tenant_id: tenant.tenant_id.clone(),
-                    client_id: tenant.client_id.clone(),
-                    login: tenant.login.clone(),
-                    management: tenant.management.clone(),
-                    tid: token.tid,
-                    expires: token.expires,
-                    token: token.token.reveal().to_owned(),
-                })
-            })
-            .collect();
-    }
 }

@@ -32,6 +32,9 @@ impl Proxy {
             None => url,
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '?', '#']) {
+            return Err("there is a path behind the port");
+        }
         let (userinfo, address) = match authority.rsplit_once('@') {
             Some((userinfo, address)) => (Some(userinfo), address),
             None => (None, authority),
@@ -88,10 +91,10 @@ fn split_port(address: &str) -> Result<(&str, Option<u16>), &'static str> {
 }
 
 /// The proxy variables of the environment, read once at the start. Lower case wins, as with curl.
+/// Only those for https are of use: plain http goes to this machine only.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    https: Option<(&'static str, Secret)>,
-    http: Option<(&'static str, Secret)>,
+    proxy: Option<(&'static str, Secret)>,
     no_proxy: Vec<NoProxy>,
 }
 
@@ -99,30 +102,24 @@ impl Environment {
     /// Picks the proxy variables out of `variable`, a look-up of the environment.
     #[must_use]
     pub fn from_lookup(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let first = |names: [&'static str; 4]| {
-            names.into_iter().find_map(|name| {
-                let value = variable(name).filter(|value| !value.trim().is_empty())?;
-                Some((name, Secret::new(value.trim())))
-            })
-        };
+        let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+        let proxy = names.into_iter().find_map(|name| {
+            let value = variable(name).filter(|value| !value.trim().is_empty())?;
+            Some((name, Secret::new(value.trim())))
+        });
         let no_proxy = variable("no_proxy").or_else(|| variable("NO_PROXY"));
-        Self {
-            https: first(["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-            http: first(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
-            no_proxy: NoProxy::list(&no_proxy.unwrap_or_default()),
-        }
+        Self { proxy, no_proxy: NoProxy::list(&no_proxy.unwrap_or_default()) }
     }
 
     /// The proxy for a target; none where `NO_PROXY` names it or no variable is set.
     ///
     /// # Errors
     /// The variable whose value is malformed, and how.
-    pub fn proxy_for(&self, https: bool, host: &str, port: u16) -> Result<Option<Proxy>, String> {
+    pub fn proxy_for(&self, host: &str, port: u16) -> Result<Option<Proxy>, String> {
         if self.no_proxy.iter().any(|entry| entry.matches(host, port)) {
             return Ok(None);
         }
-        let variable = if https { &self.https } else { &self.http };
-        let Some((name, url)) = variable else {
+        let Some((name, url)) = &self.proxy else {
             return Ok(None);
         };
         Proxy::parse(url.reveal()).map(Some).map_err(|why| {
@@ -235,7 +232,7 @@ mod tests {
             ("socks5://proxy", Err("only http:// proxies are supported")),
             ("http://", Err("the host is missing or malformed")),
             ("http://pro xy:1", Err("the host is missing or malformed")),
-            ("http://proxy/path", Err("the host is missing or malformed")),
+            ("http://proxy:1/path", Err("there is a path behind the port")),
             ("http://proxy:0", Err("the port is no number from 1 to 65535")),
             ("http://proxy:x", Err("the port is no number from 1 to 65535")),
             ("http://[::1:80", Err("an IPv6 bracket is not closed")),
@@ -247,18 +244,18 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_asked_by_scheme_and_never_ignored_when_malformed() {
-        let host_of = |env: &Environment, https| {
-            env.proxy_for(https, "manage.office.com", 443).map(|p| p.map(|p| p.host))
+    fn the_environment_is_asked_and_never_ignored_when_malformed() {
+        let host_of = |env: &Environment| {
+            env.proxy_for("manage.office.com", 443).map(|proxy| proxy.map(|proxy| proxy.host))
         };
         let env =
             environment(&[("HTTPS_PROXY", "http://upper:1"), ("https_proxy", "http://lower:1")]);
-        assert_eq!(host_of(&env, true), Ok(Some("lower".to_owned())));
-        assert_eq!(host_of(&env, false), Ok(None));
+        assert_eq!(host_of(&env), Ok(Some("lower".to_owned())));
         let env = environment(&[("ALL_PROXY", "http://all:1"), ("HTTPS_PROXY", " ")]);
-        assert_eq!(host_of(&env, true), Ok(Some("all".to_owned())));
+        assert_eq!(host_of(&env), Ok(Some("all".to_owned())));
+        assert_eq!(host_of(&environment(&[("HTTP_PROXY", "http://plain:1")])), Ok(None));
         let env = environment(&[("HTTPS_PROXY", "http://u:hunter2@pro xy")]);
-        let error = host_of(&env, true).unwrap_err();
+        let error = host_of(&env).unwrap_err();
         assert!(error.contains("HTTPS_PROXY") && !error.contains("hunter2"), "{error}");
     }
 
@@ -286,7 +283,7 @@ mod tests {
         ];
         for (list, host, direct) in table {
             let env = environment(&[("HTTPS_PROXY", "http://proxy:1"), ("NO_PROXY", list)]);
-            let proxy = env.proxy_for(true, host, 443).unwrap();
+            let proxy = env.proxy_for(host, 443).unwrap();
             assert_eq!(proxy.is_none(), direct, "{list} {host}");
         }
     }

@@ -43,19 +43,15 @@ pub const SUBSCRIPTION_PAUSE: i64 = 15 * MINUTE;
 pub struct State {
     version: u32,
     /// Seconds to add to the local clock to get the API's, as last seen.
-    #[serde(default)]
     pub clock_offset: i64,
     /// When the last poll ended.
-    #[serde(default)]
     pub last_poll: Option<Timestamp>,
     /// The configured interval in seconds, for those who judge how old `last_poll` may be.
-    #[serde(default)]
     pub interval: i64,
-    /// The stream whose turn was last when a run had to stop; the next run begins behind it.
+    /// Where a run that had to stop left off, so that the next one goes on behind it.
     #[serde(default)]
-    pub last_turn: Option<(String, ContentType)>,
+    pub turns: Turns,
     /// By `tenant_id` as configured, in lower case.
-    #[serde(default)]
     pub tenants: BTreeMap<String, Tenant>,
 }
 
@@ -66,10 +62,19 @@ impl Default for State {
             clock_offset: 0,
             last_poll: None,
             interval: 0,
-            last_turn: None,
+            turns: Turns::default(),
             tenants: BTreeMap::new(),
         }
     }
+}
+
+/// Where a run left off that had to stop before all was done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Turns {
+    /// The tenant that sent the last request for a token, a subscription or a listing.
+    pub listed: Option<String>,
+    /// The stream of which the last blob was begun.
+    pub fetched: Option<(String, ContentType)>,
 }
 
 /// Why a state file can't be used.
@@ -100,6 +105,16 @@ impl State {
         serde_json::from_slice(bytes).map_err(damaged)
     }
 
+    /// Takes a finished run down.
+    pub fn end_poll(&mut self, now: Timestamp, clock_offset: i64, interval: i64, turns: Turns) {
+        self.last_poll = Some(now);
+        self.clock_offset = clock_offset;
+        self.interval = interval;
+        self.turns = turns;
+        let forget = |at: Timestamp| now.since(at) > FORGET_TENANT;
+        self.tenants.retain(|_, tenant| !tenant.configured_at.is_some_and(forget));
+    }
+
     /// Takes the state of a configured tenant out of here, or makes a new one.
     ///
     /// A tenant may be configured by a domain name and later by its GUID: the state is the same.
@@ -117,14 +132,18 @@ impl State {
     /// Puts a configured tenant's state back.
     pub fn put_tenant(&mut self, tenant_id: &str, mut tenant: Tenant, now: Timestamp) {
         tenant.configured_at = Some(now);
+        // What was known of it by its GUID has been taken over.
+        if let Some(guid) = &tenant.guid {
+            self.tenants.remove(guid);
+        }
         self.tenants.insert(tenant_id.to_ascii_lowercase(), tenant);
     }
 
-    /// Forgets tenants that have not been configured for 30 days.
-    pub fn forget_tenants(&mut self, now: Timestamp) {
-        self.tenants.retain(|_, tenant| {
-            tenant.configured_at.is_none_or(|at| now.since(at) <= FORGET_TENANT)
-        });
+    /// The tenant that has this GUID, under another name than `tenant_id`.
+    #[must_use]
+    pub fn same_tenant(&self, guid: &str, tenant_id: &str) -> Option<&Tenant> {
+        let key = guid.to_ascii_lowercase();
+        self.tenants.get(&key).filter(|_| !tenant_id.eq_ignore_ascii_case(guid))
     }
 }
 
@@ -140,6 +159,9 @@ pub struct Tenant {
     /// When its subscriptions were last listed.
     #[serde(default)]
     pub subscriptions_listed: Option<Timestamp>,
+    /// The API has asked it to slow down until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<Timestamp>,
     /// Why its last run failed as a whole, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -183,6 +205,12 @@ pub struct Stream {
     /// When we last asked for its subscription to be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_requested: Option<Timestamp>,
+    /// Why that failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_error: Option<String>,
+    /// Since when the API has said that it has no subscription for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsubscribed_since: Option<Timestamp>,
     /// When it was last listed to the end without a failure.
     #[serde(default)]
     pub last_success: Option<Timestamp>,
@@ -287,6 +315,8 @@ impl Stream {
             delivered: Delivered::default(),
             waiting: Vec::new(),
             start_requested: None,
+            start_error: None,
+            unsubscribed_since: None,
             last_success: None,
             last_error: None,
             failures: 0,
@@ -299,20 +329,47 @@ impl Stream {
         self.last_success.is_none() && self.last_error.is_none()
     }
 
+    /// Whether its subscription may be started, which Microsoft wants at most every 15 minutes.
+    #[must_use]
+    pub fn may_start(&self, now: Timestamp) -> bool {
+        let pausing = |at: Timestamp| (0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
+        !self.start_requested.is_some_and(pausing)
+    }
+
+    /// Takes down how a run ended: with a failure, with a listing to its end, or with neither.
+    pub fn judge(&mut self, failure: Option<&str>, listed: bool, now: Timestamp) {
+        match failure {
+            Some(why) => {
+                self.failures = self.failures.saturating_add(1);
+                self.last_error = Some(why.to_owned());
+            }
+            None if listed => {
+                self.failures = 0;
+                self.last_success = Some(now);
+                self.last_error = None;
+            }
+            None => {}
+        }
+    }
+
     /// Brings a stream in line with the API's clock, whose answers showed that it is `by` seconds
     /// off what was believed when the state was saved: no position is ever ahead of that clock.
-    pub fn correct_clock(&mut self, by: i64, now: Timestamp) {
+    ///
+    /// Says how many seconds it was ahead.
+    pub fn correct_clock(&mut self, by: i64, now: Timestamp) -> i64 {
         match self.origin {
             // Only back: to start too early costs a few old events, too late would lose some.
             Some(Origin::Now) => self.position = self.position.plus(by.min(0)),
             Some(Origin::Oldest) => self.position = now.plus(-RETENTION),
             Some(Origin::Bookmark) | None => {}
         }
+        let ahead = self.position.since(now).max(0);
         self.position = self.position.min(now);
         self.horizon = match self.origin {
             Some(_) => self.position,
             None => self.horizon.min(self.position),
         };
+        ahead
     }
 
     /// Where a run's listing begins: late blobs are looked for as far as delivered ones are known.
@@ -340,21 +397,31 @@ impl Stream {
         Window { start, from, end, lost }
     }
 
-    /// The first answer for `window` came: what it could not reach any more is lost for sure, and
-    /// said once, because the position moves over it.
-    pub fn skip_lost(&mut self, window: &Window) -> Option<(Timestamp, Timestamp)> {
-        self.position = self.position.max(window.lost?.1);
-        window.lost
+    /// What an answer for `window` shows to be lost for sure, if that has not been said yet.
+    #[must_use]
+    pub fn lost(&self, window: &Window, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let (from, to) = window.lost?;
+        let to = to.min(now);
+        (self.position < to && from < to).then_some((from, to))
+    }
+
+    /// A gap up to `to` has been said: the position moves over it.
+    pub fn skip_to(&mut self, to: Timestamp) {
+        self.position = self.position.max(to);
     }
 
     /// Takes in what a run did: how far it listed without a hole, what it left undelivered, and
     /// whether it had to stop between two pages of a window.
+    ///
+    /// `at_least`: a time that has surely come. A wrong `Date` may have sent the position ahead;
+    /// delivered blobs are remembered all the same, so that listing can go back without repeating.
     pub fn finish(
         &mut self,
         listed_to: Option<Timestamp>,
         mut left: Vec<Waiting>,
         lookback: i64,
         cut: bool,
+        at_least: Timestamp,
     ) {
         if let Some(end) = listed_to {
             self.position = self.position.max(end);
@@ -376,7 +443,7 @@ impl Stream {
         let window = if overfull { self.window / 2 } else { self.window.saturating_mul(2) };
         self.window = window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
         self.waiting = left;
-        self.horizon = self.listing_start(lookback);
+        self.horizon = self.horizon.max(self.position.min(at_least).plus(-lookback));
         self.delivered.forget_before(self.horizon);
     }
 
@@ -543,7 +610,7 @@ mod tests {
     #[test]
     fn an_idle_stream_lists_one_window() {
         let mut stream = Stream::first(true, None, at(2 * HOUR));
-        stream.finish(Some(at(60)), vec![], HOUR, false);
+        stream.finish(Some(at(60)), vec![], HOUR, false, at(0));
         let window = stream.window(stream.listing_start(HOUR), at(0), 10);
         assert_eq!(
             window,
@@ -559,20 +626,22 @@ mod tests {
     #[test]
     fn what_fell_out_of_the_seven_days_is_a_gap_said_once() {
         let mut stream = Stream::first(true, None, at(RETENTION + HOUR));
-        stream.finish(Some(at(RETENTION + HOUR)), vec![], HOUR, false);
+        stream.finish(Some(at(RETENTION + HOUR)), vec![], HOUR, false, at(0));
         let window = stream.window(stream.listing_start(HOUR), at(0), 10);
         let edge = at(RETENTION - 10);
-        assert_eq!(stream.skip_lost(&window), Some((at(RETENTION + HOUR), edge)));
-        assert_eq!(stream.position, edge);
+        assert_eq!(stream.lost(&window, at(0)), Some((at(RETENTION + HOUR), edge)));
+        stream.skip_to(edge);
+        assert_eq!((stream.position, stream.lost(&window, at(0))), (edge, None));
         let window = stream.window(window.from, at(0), 10);
-        assert_eq!(stream.skip_lost(&window), None);
+        assert_eq!(stream.lost(&window, at(0)), None);
         // A run so slow that the edge overtakes it between two windows.
         let window = stream.window(edge, at(-HOUR), 10);
         assert_eq!(window.lost, Some((edge, edge.plus(HOUR))));
 
-        let mut oldest = Stream::first(false, None, at(0));
+        let oldest = Stream::first(false, None, at(0));
         let window = oldest.window(oldest.listing_start(HOUR), at(0), 10);
-        assert_eq!(oldest.skip_lost(&window), None, "a first run that takes all has lost nothing");
+        let lost = oldest.lost(&window, at(0));
+        assert_eq!(lost, None, "a first run that takes all has lost nothing");
     }
 
     #[test]
@@ -586,7 +655,7 @@ mod tests {
         oldest.correct_clock(0, at(0));
         assert_eq!(oldest.position, at(RETENTION));
         let mut listed = Stream::first(true, None, at(HOUR));
-        listed.finish(Some(at(0)), vec![], MINUTE, false);
+        listed.finish(Some(at(0)), vec![], MINUTE, false, at(0));
         listed.correct_clock(-50, at(100));
         assert_eq!((listed.position, listed.horizon), (at(100), at(100)));
     }
@@ -597,13 +666,13 @@ mod tests {
         let mut left: Vec<_> = (0..1500).map(|n| waiting(&n.to_string(), at(5000 - n))).collect();
         left.reverse();
         left[0].written = 3;
-        stream.finish(Some(at(0)), left, HOUR, false);
+        stream.finish(Some(at(0)), left, HOUR, false, at(0));
         assert_eq!(stream.waiting.len(), MOST_WAITING);
         assert_eq!(stream.waiting[0].written, 3, "the newest, but begun");
         assert_eq!(stream.position, at(5000 - 999));
         assert_eq!(stream.horizon, at(5000 - 999 + HOUR));
         assert_eq!(stream.window, LONGEST_WINDOW / 2);
-        stream.finish(Some(at(0)), vec![], HOUR, false);
+        stream.finish(Some(at(0)), vec![], HOUR, false, at(0));
         assert_eq!((stream.position, stream.window), (at(0), LONGEST_WINDOW));
         assert_eq!(stream.lag(at(-5)), 5);
     }
@@ -613,14 +682,30 @@ mod tests {
         let mut stream = Stream::first(true, None, at(DAY));
         stream.delivered.insert(1, at(HOUR + 1));
         stream.delivered.insert(2, at(HOUR));
-        stream.finish(Some(at(0)), vec![], HOUR, false);
+        stream.finish(Some(at(0)), vec![], HOUR, false, at(0));
         assert!(!stream.delivered.contains(1) && stream.delivered.contains(2));
         // A larger lookback reaches only as far as delivered blobs are known.
         assert_eq!(stream.listing_start(DAY), at(HOUR));
         // A position that moved back takes the horizon nowhere.
         let left = (0..1001).map(|n| waiting(&n.to_string(), at(1800))).collect();
-        stream.finish(Some(at(0)), left, HOUR, false);
+        stream.finish(Some(at(0)), left, HOUR, false, at(0));
         assert_eq!((stream.position, stream.horizon), (at(1800), at(HOUR)));
+    }
+
+    #[test]
+    fn a_date_that_was_wrong_for_a_while_loses_and_repeats_nothing() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.finish(Some(at(60)), vec![], HOUR, false, at(60));
+        stream.delivered.insert(1, at(120));
+        // The API says that it is a month later; a blob of the next minute is still to come.
+        let (wrong, right) = (at(-30 * DAY), at(0));
+        stream.finish(Some(wrong), vec![], HOUR, false, right);
+        assert_eq!(stream.position, wrong);
+        assert!(stream.delivered.contains(1));
+        assert_eq!(stream.correct_clock(0, at(-60)), 30 * DAY - 60);
+        assert_eq!(stream.position, at(-60));
+        assert!(stream.listing_start(HOUR) <= right, "so that the blob is found");
+        assert!(stream.delivered.contains(1), "and this one is known");
     }
 
     #[test]
@@ -647,21 +732,23 @@ mod tests {
         let mut read = State::parse(&text).unwrap();
         assert_eq!(read, state);
         tenant.configured_at = Some(at(0));
+        assert!(read.same_tenant("guid", "contoso.example").is_none());
         assert_eq!(read.take_tenant("GUID"), tenant, "known by its GUID too");
         read.put_tenant("guid", tenant, at(30 * DAY + 1));
-        read.forget_tenants(at(1));
-        assert_eq!(read.tenants.len(), 1);
-        read.forget_tenants(at(0));
+        read.end_poll(at(1), 7, 60, Turns::default());
+        assert_eq!((read.tenants.len(), read.clock_offset, read.interval), (1, 7, 60));
+        read.end_poll(at(0), 0, 60, Turns::default());
         assert!(read.tenants.is_empty());
     }
 
     #[test]
     fn unknown_versions_and_damage_are_told_apart() {
         assert_eq!(State::parse(br#"{"version":2,"x":[]}"#), Err(BadState::Version(2)));
-        for damaged in [&b""[..], b"{", b"{}", br#"{"version":1,"tenants":3}"#, b"\0\0"] {
+        let no_tenants = br#"{"version":1,"clock_offset":0,"last_poll":null,"interval":60}"#;
+        for damaged in [&b""[..], b"{", b"{}", br#"{"version":1}"#, no_tenants, b"\0\0"] {
             assert!(matches!(State::parse(damaged), Err(BadState::Damaged(_))));
         }
-        let cut = br#"{"version":1,"tenants":{"t":{"streams":{"DLP.All":{"position":"2015-05-23T17:35:00Z","horizon":"2015-05-23T17:35:00Z","delivered":{"since":"2015-05-23T17:35:00Z","blobs":"AAAA"}}}}}}"#;
+        let cut = br#"{"version":1,"clock_offset":0,"last_poll":null,"interval":60,"tenants":{"t":{"streams":{"DLP.All":{"position":"2015-05-23T17:35:00Z","horizon":"2015-05-23T17:35:00Z","delivered":{"since":"2015-05-23T17:35:00Z","blobs":"AAAA"}}}}}}"#;
         assert!(matches!(State::parse(cut), Err(BadState::Damaged(why)) if why.contains("cut")));
     }
 

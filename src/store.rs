@@ -1,12 +1,13 @@
 //! Files: read on the open handle after a look at owner and mode, replaced atomically, locked.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags};
 
+use crate::bounded::read_at_most;
 use crate::content::ContentType;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -163,19 +164,6 @@ fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads `reader` to its end, which must come within `most` bytes.
-///
-/// # Errors
-/// It can't be read or is larger.
-pub fn read_at_most(reader: impl Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("it is larger than {most} bytes")));
-    }
-    Ok(bytes)
-}
-
 /// Reads the configuration from stdin.
 ///
 /// # Errors
@@ -188,7 +176,6 @@ pub fn read_stdin() -> Result<Vec<u8>, Error> {
 
 const STATE: &str = "state.json";
 const PREVIOUS: &str = "state.previous.json";
-const DAMAGED: &str = "state.damaged.json";
 const TOKENS: &str = "token.json";
 
 /// `HOME/var/wodles/wodle-office365`.
@@ -230,16 +217,16 @@ impl Folder {
     /// Reads the state, from its previous copy where the newest can't be read; a new one where
     /// there has never been any.
     ///
-    /// A damaged newest copy is put aside, so that it never takes the previous one's place.
-    ///
     /// # Errors
     /// It is of an unknown version, or neither copy can be used: never a silent new beginning.
-    pub fn load_state(&self) -> Result<State, Error> {
+    pub fn load_state(&self) -> Result<Loaded, Error> {
         let newest = self.0.join(STATE);
         let previous = self.0.join(PREVIOUS);
         let damage = match read_state(&newest) {
-            Ok(Some(state)) => return Ok(state),
-            Ok(None) if !previous.exists() => return Ok(State::default()),
+            Ok(Some(state)) => return Ok(Loaded { state, from_previous: false }),
+            Ok(None) if !previous.exists() => {
+                return Ok(Loaded { state: State::default(), from_previous: false });
+            }
             Ok(None) => format!("{} is missing", newest.display()),
             Err(Unreadable::Version(version)) => {
                 return Err(Error::Setup(format!(
@@ -253,19 +240,14 @@ impl Folder {
         };
         match read_state(&previous) {
             Ok(Some(state)) => {
-                if newest.exists()
-                    && let Err(error) = fs::rename(&newest, self.0.join(DAMAGED))
-                {
-                    log::warn!("{} can't be put aside: {error}", newest.display());
-                }
                 log::warn!(
                     "{damage}; its previous copy is used, so the last run's events come once more"
                 );
-                Ok(state)
+                Ok(Loaded { state, from_previous: true })
             }
             _ => Err(Error::Setup(format!(
-                "{damage}, and neither can its previous copy {}: restore one of them from a \
-                 backup, or move both away to start anew (what was delivered is then forgotten)",
+                "{damage}, and its previous copy {} can't be used either: restore one of them from \
+                 a backup, or move both away to start anew (what was delivered is then forgotten)",
                 previous.display()
             ))),
         }
@@ -279,21 +261,29 @@ impl Folder {
         Replacement::prepare(&self.0, STATE, size)
     }
 
-    /// A size that the state will surely not exceed after one more run.
+    /// Room for the state after one more run: by then some 10,000 blobs more may wait, of half a
+    /// kilobyte each, and what a run delivers is remembered with 15 bytes a blob.
     #[must_use]
-    pub fn state_size_limit(&self) -> u64 {
-        fs::metadata(self.0.join(STATE)).map_or(0, |meta| meta.len()) * 5 / 4 + (4 << 20)
+    pub fn state_room(&self) -> u64 {
+        let size = fs::metadata(self.0.join(STATE)).map_or(0, |meta| meta.len());
+        size.saturating_add(size / 4).saturating_add(8 << 20)
     }
 
-    /// Replaces the state, keeping the one it replaces as the previous copy.
+    /// Replaces the state, keeping the one it replaces as the previous copy; `keep_previous` where
+    /// that one is damaged, so that it never takes the previous copy's place.
     ///
     /// # Errors
     /// The old state still stands.
-    pub fn save_state(&self, prepared: Replacement, state: &State) -> io::Result<()> {
+    pub fn save_state(
+        &self,
+        prepared: Replacement,
+        state: &State,
+        keep_previous: bool,
+    ) -> io::Result<()> {
         let bytes = serde_json::to_vec(state)?;
         let (newest, previous) = (self.0.join(STATE), self.0.join(PREVIOUS));
         prepared.fill(&bytes)?;
-        if newest.exists() {
+        if newest.exists() && !keep_previous {
             // Linked, not moved: at no moment is there no state.
             match fs::remove_file(&previous) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -322,6 +312,15 @@ impl Folder {
         replacement.fill(bytes)?;
         replacement.commit()
     }
+}
+
+/// A state as it was found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The state.
+    pub state: State,
+    /// Whether it is the previous copy, because the newest could not be used.
+    pub from_previous: bool,
 }
 
 enum Unreadable {

@@ -2,55 +2,106 @@
 
 use std::ops::Range;
 
-use crate::api::shown;
-use crate::content::ContentType;
+use crate::content::{ContentType, excerpt};
 use crate::event::{Gap, Unusable, append_line};
 use crate::records::Element;
 
 /// Lines are gathered up to this many bytes before they are written.
 const FULL: usize = 64 << 10;
 
+/// A longer `Id` is not remembered: a blob that breaks off behind it is written again.
+const MOST_ID: usize = 1024;
+
 /// Lines of one blob, gathered for one write.
 pub(super) struct Batch<'a> {
-    pub(super) tenant_id: &'a str,
-    pub(super) content_type: ContentType,
-    pub(super) lines: Vec<u8>,
-    pub(super) events: u64,
+    tenant_id: &'a str,
+    content_type: ContentType,
+    content_id: String,
+    lines: Vec<u8>,
+    events: u64,
     /// The last element that has an `Id`: its number, and where in `lines` its `Id` stands.
-    pub(super) mark: Option<(u64, Range<usize>)>,
+    mark: Option<(u64, Range<usize>)>,
+    /// The last elements, if they can't be events: from which to which, and why.
+    unusable: Option<(u64, u64, Why)>,
+}
+
+/// Why an element is no event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    NoObject,
+    NoJson,
+    TooLarge,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(tenant_id: &'a str, content_type: ContentType) -> Self {
-        Self { tenant_id, content_type, lines: Vec::new(), events: 0, mark: None }
+    pub(super) fn new(tenant_id: &'a str, content_type: ContentType, content_id: &str) -> Self {
+        let content_id = content_id.to_owned();
+        let (lines, events) = (Vec::new(), 0);
+        Self { tenant_id, content_type, content_id, lines, events, mark: None, unusable: None }
     }
 
-    /// Adds the line of the `index`-th element; one that can't be an event becomes a gap notice.
-    pub(super) fn add(&mut self, element: &Element<'_>, index: u64, content_id: &str) {
+    /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
+    /// one for as many of a kind as stand side by side.
+    pub(super) fn add(&mut self, element: &Element<'_>, index: u64) {
+        let before = self.lines.len();
         let why = match element {
+            Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
                 match append_line(record, self.content_type, &mut self.lines) {
                     Ok(id) => {
                         self.events += 1;
-                        if let Some(id) = id {
-                            self.mark = Some((index, id));
+                        // The notice of what precedes comes first.
+                        let notice = self.notice();
+                        let shift = notice.len();
+                        self.lines.splice(before..before, notice);
+                        if let Some(id) = id.filter(|id| id.len() <= MOST_ID) {
+                            self.mark = Some((index, id.start + shift..id.end + shift));
                         }
                         return;
                     }
-                    Err(Unusable::NoObject) => "is no JSON object".to_owned(),
-                    Err(Unusable::Malformed(at)) => format!("is no valid JSON (at its byte {at})"),
+                    Err(Unusable::NoObject) => Why::NoObject,
+                    Err(Unusable::Malformed) => Why::NoJson,
                 }
             }
-            Element::TooLarge(size) => format!("has {size} bytes, more than are taken"),
+        };
+        match &mut self.unusable {
+            Some((_, last, known)) if *known == why => *last = index,
+            _ => {
+                self.end();
+                self.unusable = Some((index, index, why));
+            }
+        }
+    }
+
+    /// Adds the notice of elements that could not be events, if such are the last ones.
+    pub(super) fn end(&mut self) {
+        let notice = self.notice();
+        self.lines.extend(notice);
+    }
+
+    /// The notice of the last elements, if they can't be events.
+    fn notice(&mut self) -> Vec<u8> {
+        let Some((first, last, why)) = self.unusable.take() else {
+            return Vec::new();
+        };
+        let which = if first == last {
+            format!("record {first}")
+        } else {
+            format!("each of the records {first} to {last}")
+        };
+        let why = match why {
+            Why::NoObject => "is no JSON object",
+            Why::NoJson => "is no valid JSON",
+            Why::TooLarge => "is larger than a record may be (16 MiB, or curl_max_size)",
         };
         let gap = Gap {
-            reason: format!("record {index} of content {} {why}", shown(content_id)),
+            reason: format!("{which} of content {} {why}", excerpt(&self.content_id)),
             code: None,
             window: None,
-            content_id: Some(content_id.to_owned()),
+            content_id: Some(self.content_id.clone()),
         };
-        log::error!("{} {}: an event is lost: {}", self.tenant_id, self.content_type, gap.reason);
-        self.lines.extend_from_slice(&gap.line(self.tenant_id, self.content_type));
+        log::error!("{} {}: events are lost: {}", self.tenant_id, self.content_type, gap.reason);
+        gap.line(self.tenant_id, self.content_type)
     }
 
     /// The `Id` of an element, as it would be marked.
@@ -61,6 +112,16 @@ impl<'a> Batch<'a> {
         let mut line = Vec::new();
         let id = append_line(record, self.content_type, &mut line).ok()??;
         line.get(id).map(|id| String::from_utf8_lossy(id).into_owned())
+    }
+
+    /// What has been gathered: whole lines.
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// How many of them are events.
+    pub(super) fn events(&self) -> u64 {
+        self.events
     }
 
     /// How far the blob is written with this batch: the number of elements and the last's `Id`.
@@ -79,5 +140,51 @@ impl<'a> Batch<'a> {
         self.lines.clear();
         self.events = 0;
         self.mark = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn responses(elements: &[&str]) -> Vec<String> {
+        let mut batch = Batch::new("t", ContentType::General, "c");
+        for (n, element) in elements.iter().enumerate() {
+            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1);
+        }
+        batch.end();
+        let text = String::from_utf8(batch.lines().to_vec()).unwrap();
+        let parse = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let shown = |line| {
+            let event = &parse(line)["office365"];
+            event["response"].as_str().or(event["Id"].as_str()).unwrap().to_owned()
+        };
+        text.lines().map(shown).collect()
+    }
+
+    #[test]
+    fn unusable_elements_of_a_kind_make_one_notice_in_their_place() {
+        assert_eq!(
+            responses(&[r#"{"Id":"a"}"#, "1", "2", "[]", "{x", r#"{"Id":"b"}"#, "3"]),
+            [
+                "a",
+                "each of the records 2 to 4 of content c is no JSON object",
+                "record 5 of content c is no valid JSON",
+                "b",
+                "record 7 of content c is no JSON object",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_mark_stands_behind_the_last_element_that_has_an_id() {
+        let mut batch = Batch::new("t", ContentType::General, "c");
+        batch.add(&Element::Record(br#"{"Id":"a"}"#), 1);
+        batch.add(&Element::Record(br#"{"x":1}"#), 2);
+        assert_eq!((batch.mark(), batch.events()), (Some((1, "\"a\"".to_owned())), 2));
+        batch.clear();
+        assert_eq!(batch.mark(), None);
+        let id = Element::Record(br#"{ "Id" : "a" }"#);
+        assert_eq!(batch.id_of(&id), Some("\"a\"".to_owned()));
     }
 }

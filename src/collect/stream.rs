@@ -4,10 +4,9 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::api::Page;
-use crate::clock::Clock;
 use crate::content::ContentType;
-use crate::state::{SUBSCRIPTION_PAUSE, Stream, Waiting, Window, edge_margin, fingerprint};
-use crate::timestamp::{MINUTE, Timestamp};
+use crate::state::{MOST_WAITING, Stream, Waiting, Window, edge_margin, fingerprint};
+use crate::timestamp::{MINUTE, Timestamp, age};
 
 /// A stream with so many blobs queued lists no further page.
 const MOST_QUEUED: usize = 1000;
@@ -15,53 +14,68 @@ const MOST_QUEUED: usize = 1000;
 /// One request is sent this often at most in a run.
 const MOST_TRIES: u32 = 5;
 
+/// When the waiting list is full and so many more blobs failed in a row, the stream is left alone
+/// until the next run: nearly all would fail, and none of it could be remembered.
+const MOST_FAILING: usize = 200;
+
+/// So often a window is listed anew in one run because its next page was not taken.
+const MOST_RELISTS: u32 = 3;
+
+/// So many empty pages in a row are followed.
+const MOST_EMPTY_PAGES: u32 = 100;
+
+/// So often a window is moved further inside the 7 days in one run.
+const MOST_CLAMPS: u32 = 5;
+
 pub(super) struct StreamRun {
     pub(super) content_type: ContentType,
     pub(super) state: Stream,
     pub(super) walk: Walk,
-    pub(super) tries: Tries,
-    pub(super) clamps: u32,
-    pub(super) queue: VecDeque<Queued>,
+    /// Tries of the listing request at hand.
+    tries: Tries,
+    clamps: u32,
+    relists: u32,
+    /// Links followed in the window at hand.
+    links: HashSet<u64>,
+    empty_pages: u32,
+    /// Blobs that this run or the last one listed.
+    fresh: VecDeque<Queued>,
+    /// Blobs that failed in earlier runs and are due again.
+    retries: VecDeque<Queued>,
     /// Blobs of which this run has had enough.
-    pub(super) parked: Vec<Waiting>,
+    parked: Vec<Waiting>,
+    /// Blobs that failed in a row since the waiting list is full.
+    failed_in_a_row: usize,
     /// Fingerprints of all that is queued, parked or in flight.
-    pub(super) known: HashSet<u64>,
-    pub(super) listed_to: Option<Timestamp>,
-    /// Whether the walk has been set out on.
-    pub(super) begun: bool,
+    known: HashSet<u64>,
+    listed_to: Option<Timestamp>,
+    /// Blobs written to their end.
     pub(super) blobs: u64,
     /// What its last listing ran into; it may still go well.
     pub(super) trouble: Option<String>,
     pub(super) failed: Option<String>,
 }
 
-/// What a stream has to know at the end of a run.
-pub(super) struct RunEnd<'a> {
-    pub(super) tenant_id: &'a str,
-    /// The tenant's failure silences its streams'.
-    pub(super) tenant_failed: bool,
-    pub(super) lookback: i64,
-    pub(super) clock: &'a Clock,
-    /// The clock's offset as the state was saved with it.
-    pub(super) clock_was: i64,
-}
-
 /// How far a stream's listing is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Walk {
+    /// Not set out on.
+    New,
     /// Content from here on is to be listed.
     From(Timestamp),
     /// A window is being listed: at its first page, or at that of a link.
     In(Window, Option<String>),
     Done,
     Failed,
+    /// Its subscription was started a moment ago: neither a success nor a failure.
+    Pending,
 }
 
 /// How often something was tried, and when it may be tried again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tries {
-    pub(super) made: u32,
-    pub(super) not_before: Option<Instant>,
+    made: u32,
+    not_before: Option<Instant>,
 }
 
 impl Tries {
@@ -69,11 +83,17 @@ impl Tries {
         self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Counts one more; false when it was the last. The next comes after 0.5, 1, 2, 4 s.
-    pub(super) fn again(&mut self) -> bool {
+    /// When it is due, if that is after `now`.
+    pub(super) fn due_after(self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|at| *at > now)
+    }
+
+    /// Counts one more; false when it was the last. The next comes after 0.5, 1, 2, 4 s, or when
+    /// the server says.
+    pub(super) fn again(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
         self.made += 1;
         let wait = Duration::from_millis(250) * (1 << self.made.min(5));
-        self.not_before = Some(Instant::now() + wait);
+        self.not_before = now.checked_add(wait.max(retry_after.unwrap_or_default()));
         self.made < MOST_TRIES
     }
 }
@@ -82,8 +102,8 @@ impl Tries {
 pub(super) struct Queued {
     pub(super) blob: Waiting,
     pub(super) tries: Tries,
-    /// A blob that waited from an earlier run gets one try in this one.
-    pub(super) waited: bool,
+    /// It waits since an earlier run, so it gets one try in this one.
+    pub(super) is_retry: bool,
 }
 
 impl StreamRun {
@@ -92,81 +112,125 @@ impl StreamRun {
         let known = waiting.iter().map(|blob| fingerprint(&blob.id)).collect();
         let (due, parked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|b| b.is_due(now));
         let queued = |blob: Waiting| {
-            let waited = blob.failed_runs > 0;
-            Queued { blob, tries: Tries::default(), waited }
+            let is_retry = blob.failed_runs > 0;
+            Queued { blob, tries: Tries::default(), is_retry }
         };
+        let (retries, fresh) = due.into_iter().map(queued).partition(|queued| queued.is_retry);
         Self {
             content_type,
-            walk: Walk::From(state.position),
             state,
+            walk: Walk::New,
             tries: Tries::default(),
             clamps: 0,
-            queue: due.into_iter().map(queued).collect(),
+            relists: 0,
+            links: HashSet::new(),
+            empty_pages: 0,
+            fresh,
+            retries,
             parked,
+            failed_in_a_row: 0,
             known,
             listed_to: None,
-            begun: false,
             blobs: 0,
             trouble: None,
             failed: None,
         }
     }
 
-    /// Whether a page may be listed now: not while many blobs are still to be fetched.
-    pub(super) fn may_list(&self, now: Instant) -> bool {
-        self.queue.len() < MOST_QUEUED && self.tries.is_due(now)
+    /// Blobs that could be fetched, now or a little later.
+    pub(super) fn queued(&self) -> usize {
+        self.fresh.len() + self.retries.len()
     }
 
-    /// What to list next; none when the stream is listed to its end.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self.walk, Walk::New | Walk::From(_) | Walk::In(..))
+    }
+
+    /// Whether nothing new is to be begun, because nearly all of it fails.
+    fn is_hopeless(&self) -> bool {
+        self.failed_in_a_row >= MOST_FAILING
+    }
+
+    /// Whether a page may be listed now: not while many blobs are still to be fetched.
+    pub(super) fn may_list(&self, now: Instant) -> bool {
+        self.is_listing()
+            && self.fresh.len() < MOST_QUEUED
+            && !self.is_hopeless()
+            && self.tries.is_due(now)
+    }
+
+    /// What to list next. `by`: how much the clock was corrected since the state was saved, where
+    /// the API has told its time.
     pub(super) fn next_page(
         &mut self,
-        clock: &Clock,
+        by: Option<i64>,
+        now: Timestamp,
         lookback: i64,
-        clock_was: i64,
     ) -> Option<(Window, Option<String>)> {
-        if !self.begun {
-            self.begun = true;
-            self.correct_clock(clock, clock_was);
+        if self.walk == Walk::New {
+            if let Some(by) = by {
+                self.correct_clock(by, now);
+            }
             self.walk = Walk::From(self.state.listing_start(lookback));
         }
         match &self.walk {
             Walk::In(window, link) => Some((*window, link.clone())),
             Walk::From(from) => {
-                let window = self.state.window(*from, clock.now(), edge_margin(self.clamps));
+                let window = self.state.window(*from, now, edge_margin(self.clamps));
+                self.links.clear();
                 self.walk = Walk::In(window, None);
                 Some((window, None))
             }
-            Walk::Done | Walk::Failed => None,
+            Walk::New | Walk::Done | Walk::Failed | Walk::Pending => None,
         }
     }
 
-    fn correct_clock(&mut self, clock: &Clock, clock_was: i64) {
-        if clock.seen() {
-            let by = clock.offset().saturating_sub(clock_was);
-            self.state.correct_clock(by, clock.now());
+    fn correct_clock(&mut self, by: i64, now: Timestamp) {
+        let ahead = self.state.correct_clock(by, now);
+        if ahead > MINUTE {
+            log::warn!(
+                "{}: the position was {} ahead of Microsoft's clock and is set back: has a clock \
+                 been wrong?",
+                self.content_type,
+                age(ahead)
+            );
         }
     }
 
-    /// The next queued blob that may be fetched now.
-    pub(super) fn next_blob(&mut self, now: Instant) -> Option<Queued> {
-        let due = self.queue.iter().position(|queued| queued.tries.is_due(now));
-        self.queue.remove(due?)
+    /// The next new blob that may be fetched now.
+    pub(super) fn next_fresh(&mut self, now: Instant) -> Option<Queued> {
+        if self.is_hopeless() {
+            return None;
+        }
+        let due = self.fresh.iter().position(|queued| queued.tries.is_due(now));
+        self.fresh.remove(due?)
     }
 
-    fn is_listing(&self) -> bool {
-        matches!(self.walk, Walk::From(_) | Walk::In(..))
+    /// The next blob of an earlier run that may be fetched now.
+    pub(super) fn next_retry(&mut self, now: Instant) -> Option<Queued> {
+        let due = self.retries.iter().position(|queued| queued.tries.is_due(now));
+        self.retries.remove(due?)
     }
 
     /// The next point in time, after `now`, at which something of it becomes due.
     pub(super) fn next_time(&self, now: Instant) -> Option<Instant> {
-        let walk = self.tries.not_before.filter(|_| self.is_listing());
-        let blobs = self.queue.iter().filter_map(|queued| queued.tries.not_before);
-        blobs.chain(walk).filter(|at| *at > now).min()
+        let walk = self.tries.due_after(now).filter(|_| self.is_listing());
+        let blobs = self.fresh.iter().chain(&self.retries);
+        blobs.filter_map(|queued| queued.tries.due_after(now)).chain(walk).min()
     }
 
     /// Takes in a page of a window: queues what is new on it.
-    pub(super) fn take_page(&mut self, page: Page, window: Window, now: Timestamp) {
+    ///
+    /// # Errors
+    /// The listing would never end: its pages lead in a circle, or are all empty.
+    pub(super) fn take_page(
+        &mut self,
+        page: Page,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<(), String> {
         let at_edge = window.start == window.from;
+        self.empty_pages = if page.blobs.is_empty() { self.empty_pages + 1 } else { 0 };
         for blob in page.blobs {
             let fingerprint = fingerprint(&blob.id);
             // What is older was listed before, and may be partial in this listing.
@@ -177,19 +241,55 @@ impl StreamRun {
             }
             // One whose time can't be read is remembered as long as this window is listed.
             let blob = Waiting::new(blob, window.end);
-            self.queue.push_back(Queued { blob, tries: Tries::default(), waited: false });
+            self.fresh.push_back(Queued { blob, tries: Tries::default(), is_retry: false });
         }
         self.tries = Tries::default();
         self.trouble = None;
+        self.state.unsubscribed_since = None;
         self.walk = match page.next {
+            Some(_) if self.empty_pages > MOST_EMPTY_PAGES => {
+                return Err("its listing has no end: one empty page follows another".to_owned());
+            }
+            Some(link) if !self.links.insert(fingerprint(&link)) => {
+                return Err("its pages lead back to each other".to_owned());
+            }
             Some(link) => Walk::In(window, Some(link)),
             None => {
+                self.relists = 0;
                 self.listed_to = Some(window.end.min(now));
                 // What became available while this run lists is the next run's.
                 let behind = now.since(window.end) > MINUTE;
                 if behind { Walk::From(window.end.max(window.from)) } else { Walk::Done }
             }
         };
+        Ok(())
+    }
+
+    /// The listing request failed in passing: whether it is to be sent again.
+    pub(super) fn list_again(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
+        self.tries.again(now, retry_after)
+    }
+
+    /// The link to the next page was not taken: from the window's first page, please; false when
+    /// that has been tried often enough.
+    pub(super) fn relist(&mut self) -> bool {
+        if let Walk::In(window, _) = self.walk {
+            self.walk = Walk::In(window, None);
+            self.links.clear();
+        }
+        self.relists += 1;
+        self.relists <= MOST_RELISTS
+    }
+
+    /// The API found the window outside of its 7 days: compute it anew, further inside; false when
+    /// that has been tried often enough.
+    pub(super) fn clamp(&mut self) -> bool {
+        if let Walk::In(window, _) = self.walk {
+            // From where the stream really stands, so that the gap is told whole.
+            self.walk = Walk::From(window.lost.map_or(window.from, |(from, _)| from));
+        }
+        self.clamps += 1;
+        self.clamps < MOST_CLAMPS
     }
 
     pub(super) fn fail(&mut self, text: String) {
@@ -197,56 +297,191 @@ impl StreamRun {
         self.failed = Some(text);
     }
 
+    /// Puts a blob back whose turn will come again, behind or before the others.
+    pub(super) fn requeue(&mut self, queued: Queued, first: bool) {
+        let queue = if queued.is_retry { &mut self.retries } else { &mut self.fresh };
+        if first { queue.push_front(queued) } else { queue.push_back(queued) }
+    }
+
     /// Puts a blob aside that failed in this run.
     pub(super) fn park(&mut self, mut blob: Waiting, now: Timestamp, why: String) {
-        blob.failed_runs += 1;
+        blob.failed_runs = blob.failed_runs.saturating_add(1);
         blob.last_try = Some(now);
         self.parked.push(blob);
+        self.failed_in_a_row += usize::from(self.parked.len() > MOST_WAITING);
         self.failed.get_or_insert(why);
     }
 
     /// A blob is delivered, or lost for good: it is not to be fetched again.
     pub(super) fn done_with(&mut self, blob: &Waiting, now: Timestamp) {
+        self.failed_in_a_row = 0;
         // A time in the future would be remembered for ever.
         self.state.delivered.insert(fingerprint(&blob.id), blob.created.min(now));
     }
 
-    pub(super) fn start_is_allowed(&self, now: Timestamp) -> bool {
-        let pausing = |at: Timestamp| (0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
-        !self.state.start_requested.is_some_and(pausing)
-    }
-
-    /// Brings the stream's state to its end of the run; true when it failed.
-    pub(super) fn finish(&mut self, end: &RunEnd<'_>) -> bool {
-        let now = end.clock.now();
-        if !self.begun {
-            self.correct_clock(end.clock, end.clock_was);
+    /// Brings the stream's state to its end of the run. `at_least`: a time that has surely come.
+    /// `tenant_failed`: that silences its streams.
+    pub(super) fn finish(
+        &mut self,
+        by: Option<i64>,
+        (now, at_least): (Timestamp, Timestamp),
+        lookback: i64,
+        tenant_failed: bool,
+    ) {
+        if let Some(by) = by {
+            self.correct_clock(if self.walk == Walk::New { by } else { 0 }, now);
         }
-        let mut left: Vec<_> = std::mem::take(&mut self.parked);
-        left.extend(self.queue.drain(..).map(|queued| queued.blob));
-        let failing = left.iter().filter(|blob| blob.failed_runs > 0).count();
+        let queued: Vec<_> = self.fresh.drain(..).chain(self.retries.drain(..)).collect();
+        let tried = queued.iter().filter(|queued| queued.tries.made > 0).count();
+        let mut left = std::mem::take(&mut self.parked);
+        left.extend(queued.into_iter().map(|queued| queued.blob));
+        let failing = tried + left.iter().filter(|blob| blob.failed_runs > 0).count();
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
-        self.state.finish(self.listed_to, left, end.lookback, cut);
-        if end.tenant_failed {
-            return false;
+        self.state.finish(self.listed_to, left, lookback, cut, at_least);
+        if tenant_failed {
+            return;
         }
-        let unfinished = self.is_listing();
-        if self.failed.is_none() && unfinished {
+        if self.failed.is_none() && self.is_listing() {
             self.failed = self.trouble.take();
         }
         if self.failed.is_none() && failing > 0 {
             self.failed = Some(format!("{failing} content blobs could not be fetched yet"));
         }
-        if let Some(why) = &self.failed {
-            log::error!("{} {}: {why}", end.tenant_id, self.content_type);
-            self.state.failures = self.state.failures.saturating_add(1);
-        } else if !unfinished {
-            self.state.failures = 0;
-            self.state.last_success = Some(now);
+        self.state.judge(self.failed.as_deref(), self.walk == Walk::Done, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Blob;
+    use crate::timestamp::{DAY, HOUR};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(seconds_before_now: i64) -> Timestamp {
+        Timestamp::from_unix(NOW - seconds_before_now)
+    }
+
+    fn stream(position: Timestamp) -> StreamRun {
+        let mut state = Stream::first(true, None, position);
+        state.finish(Some(position), vec![], HOUR, false, position);
+        StreamRun::new(ContentType::General, state, at(0))
+    }
+
+    fn blob(id: &str, created: Timestamp) -> Blob {
+        Blob { id: id.to_owned(), uri: String::new(), created: Some(created), expires: None }
+    }
+
+    fn page(ids: &[&str], next: Option<&str>) -> Page {
+        let blobs = ids.iter().map(|id| blob(id, at(MINUTE))).collect();
+        Page { blobs, next: next.map(str::to_owned) }
+    }
+
+    /// Lists a page of the window at hand.
+    fn list(run: &mut StreamRun, page: Page) -> Result<(), String> {
+        let (window, _) = run.next_page(Some(0), at(0), HOUR).unwrap();
+        run.take_page(page, window, at(0))
+    }
+
+    #[test]
+    fn a_blob_on_two_pages_is_queued_once() {
+        let mut run = stream(at(HOUR));
+        list(&mut run, page(&["a", "b"], Some("2"))).unwrap();
+        list(&mut run, page(&["b", "c"], None)).unwrap();
+        assert_eq!((run.queued(), &run.walk), (3, &Walk::Done));
+        run.finish(Some(0), (at(0), at(0)), HOUR, false);
+        assert_eq!((run.state.position, run.state.waiting.len()), (at(0), 3));
+        assert_eq!(run.state.last_success, Some(at(0)));
+    }
+
+    #[test]
+    fn a_window_that_was_not_listed_to_its_end_moves_no_position() {
+        let mut run = stream(at(HOUR));
+        list(&mut run, page(&["a"], Some("2"))).unwrap();
+        run.finish(Some(0), (at(0), at(0)), HOUR, false);
+        assert_eq!(run.state.position, at(HOUR));
+        assert_eq!(run.state.last_success, None);
+        assert_eq!(run.state.window, DAY / 2, "and is narrowed");
+    }
+
+    #[test]
+    fn pages_that_lead_in_a_circle_are_noticed() {
+        let mut run = stream(at(HOUR));
+        list(&mut run, page(&[], Some("a"))).unwrap();
+        list(&mut run, page(&[], Some("b"))).unwrap();
+        assert!(list(&mut run, page(&[], Some("a"))).is_err());
+    }
+
+    #[test]
+    fn a_window_is_listed_anew_three_times_at_most() {
+        let mut run = stream(at(HOUR));
+        for expected in [true, true, true, false] {
+            list(&mut run, page(&[], Some("a"))).unwrap();
+            assert_eq!(run.relist(), expected);
         }
-        if self.failed.is_some() || !unfinished {
-            self.state.last_error.clone_from(&self.failed);
+    }
+
+    #[test]
+    fn a_clamped_window_still_tells_the_whole_gap() {
+        let mut run = stream(at(12 * DAY));
+        let (window, _) = run.next_page(Some(0), at(0), HOUR).unwrap();
+        let first = window.lost.unwrap();
+        assert_eq!(first.0, at(12 * DAY));
+        assert!(run.clamp());
+        let (window, _) = run.next_page(Some(0), at(0), HOUR).unwrap();
+        let second = window.lost.unwrap();
+        assert_eq!(second.0, at(12 * DAY));
+        assert!(second.1 > first.1);
+        assert!(run.clamp() && run.clamp() && run.clamp() && !run.clamp());
+    }
+
+    #[test]
+    fn blobs_of_earlier_runs_stand_in_a_queue_of_their_own() {
+        let mut state = Stream::first(true, None, at(HOUR));
+        let mut failed = Waiting::new(blob("failed", at(HOUR)), at(0));
+        failed.failed_runs = 1;
+        let mut not_due = Waiting::new(blob("not due", at(HOUR)), at(0));
+        (not_due.failed_runs, not_due.last_try) = (11, Some(at(60)));
+        let left_over = Waiting::new(blob("left over", at(HOUR)), at(0));
+        state.waiting = vec![failed, not_due, left_over];
+        let mut run = StreamRun::new(ContentType::General, state, at(0));
+        let now = Instant::now();
+        assert_eq!(run.next_fresh(now).unwrap().blob.id, "left over");
+        assert_eq!(run.next_retry(now).unwrap().blob.id, "failed");
+        assert_eq!(run.queued(), 0);
+        run.finish(Some(0), (at(0), at(0)), HOUR, false);
+        assert_eq!(run.state.waiting.len(), 1);
+        assert!(run.state.last_error.unwrap().contains("1 content blobs"));
+    }
+
+    #[test]
+    fn a_stream_of_which_all_fails_is_left_alone_for_this_run() {
+        let mut run = stream(at(HOUR));
+        let ids: Vec<_> = (0..1500).map(|n| n.to_string()).collect();
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        list(&mut run, page(&ids, Some("more"))).unwrap();
+        let now = Instant::now();
+        let mut tried = 0;
+        while let Some(queued) = run.next_fresh(now) {
+            tried += 1;
+            run.park(queued.blob, at(0), "refused".to_owned());
         }
-        self.failed.is_some()
+        assert_eq!(tried, MOST_WAITING + MOST_FAILING);
+        assert!(!run.may_list(now));
+    }
+
+    #[test]
+    fn tries_wait_longer_each_time_and_end() {
+        let now = Instant::now();
+        let mut tries = Tries::default();
+        let mut waits = Vec::new();
+        while tries.again(now, None) {
+            waits.push((tries.due_after(now).unwrap() - now).as_millis());
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000]);
+        let mut tries = Tries::default();
+        assert!(tries.again(now, Some(Duration::from_secs(9))));
+        assert!(!tries.is_due(now + Duration::from_secs(8)));
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::stream::{Queued, StreamRun, Tries, Walk};
-use crate::api::{Access, Trouble, shown};
+use crate::api::{Access, Trouble};
 use crate::auth::{Claims, Credentials, RENEW_BEFORE};
 use crate::clock::Clock;
 use crate::config::{self, is_guid};
-use crate::content::{ContentType, Reaction};
-use crate::secret::Secret;
+use crate::content::{ContentType, Reaction, excerpt};
 use crate::state::{SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
+use crate::tokens::KeptToken;
 
 /// The longest pause that we choose ourselves for a tenant that is asked to slow down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -19,40 +19,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest `Retry-After` that is obeyed to the letter, in seconds: no run lasts longer.
 const MOST_WAIT: u64 = 86_400;
 
-/// So often a window is moved further inside the 7 days in one run.
-const MOST_CLAMPS: u32 = 5;
-
-/// A tenant at the start of a run: its configuration, its credentials or why there are none, and
-/// the token that is still good.
+/// A tenant at the start of a run.
 #[derive(Debug)]
 pub struct TenantStart<'a> {
     /// The configuration.
     pub config: &'a config::Tenant,
-    /// What it signs in with.
+    /// What it signs in with, or why there is nothing.
     pub credentials: Result<Credentials, String>,
-    /// The kept token.
+    /// The token of an earlier run that is still good.
     pub token: Option<KeptToken>,
     /// Its state, which has a stream for each configured content type.
     pub state: Tenant,
-}
-
-/// A token that outlives the run.
-#[derive(Clone, Debug)]
-pub struct KeptToken {
-    /// The bearer token.
-    pub token: Secret,
-    /// The tenant that it names.
-    pub tid: Option<String>,
-    /// When it ends.
-    pub expires: Timestamp,
-}
-
-impl KeptToken {
-    /// Whether it can still be used at `now`.
-    #[must_use]
-    pub fn is_good(&self, now: Timestamp) -> bool {
-        self.expires.since(now) > RENEW_BEFORE
-    }
 }
 
 pub(super) struct TenantRun<'a> {
@@ -60,17 +37,27 @@ pub(super) struct TenantRun<'a> {
     pub(super) credentials: Result<Credentials, String>,
     pub(super) state: Tenant,
     pub(super) streams: Vec<StreamRun>,
+    /// The streams in the order in which they are listed: the one that is furthest behind first.
+    order: Vec<usize>,
     pub(super) access: Option<Arc<Access>>,
     pub(super) kept: Option<KeptToken>,
-    pub(super) renewed: bool,
+    /// When the token is to be renewed, in time before its end.
+    renew_at: Option<Instant>,
+    /// Whether the token is of this run, and whether it took the place of one that was refused.
+    signed_in: bool,
+    renewed: bool,
+    /// A request of its walk is in flight.
     pub(super) stepping: bool,
-    pub(super) tries: Tries,
-    pub(super) pauses: u32,
-    /// Whether the subscriptions are to be listed in any case, due or not.
-    pub(super) list_subscriptions: bool,
-    /// Whether this run has listed them, or tried to in vain.
-    pub(super) subscriptions_listed: bool,
-    pub(super) to_start: Vec<ContentType>,
+    /// Tries of the walk's request at hand, where it is no listing.
+    tries: Tries,
+    /// The API asked it to slow down until then.
+    paused_until: Option<Instant>,
+    pauses: u32,
+    /// The subscriptions are to be listed in any case, due or not.
+    list_subscriptions: bool,
+    /// This run has listed them, or tried to in vain.
+    subscriptions_listed: bool,
+    to_start: Vec<ContentType>,
     /// What the last request of the walk ran into; it may still go well.
     pub(super) trouble: Option<String>,
     pub(super) failed: Option<String>,
@@ -94,118 +81,172 @@ pub(super) struct ListPage {
     pub(super) link: Option<String>,
 }
 
+/// What all tenants share in a run.
+#[derive(Clone, Copy)]
+pub(super) struct RunContext<'a> {
+    pub(super) clock: &'a Clock,
+    /// The clock's offset as the state was saved with it.
+    pub(super) offset_was: i64,
+    /// `lookback` in seconds.
+    pub(super) lookback: i64,
+}
+
+impl RunContext<'_> {
+    /// How much the clock was corrected in this run, if the API has told its time.
+    pub(super) fn correction(&self) -> Option<i64> {
+        self.clock.seen().then(|| self.clock.offset().saturating_sub(self.offset_was))
+    }
+}
+
 impl<'a> TenantRun<'a> {
     pub(super) fn new(
         start: TenantStart<'a>,
         content_types: &[ContentType],
         now: Timestamp,
     ) -> Self {
-        let mut state = start.state;
-        // A stream that is no longer configured keeps its place in the state.
-        let streams: Vec<_> = content_types
-            .iter()
-            .filter_map(|name| Some(StreamRun::new(*name, state.streams.remove(name)?, now)))
-            .collect();
         // Without its credentials a tenant does nothing, though its token may still be good.
         let kept = start.token.filter(|_| start.credentials.is_ok());
         let access = kept.as_ref().and_then(|kept| {
             Access::new(start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
         });
-        Self {
+        let mut run = Self {
             config: start.config,
             credentials: start.credentials,
-            list_subscriptions: streams.iter().any(|stream| stream.state.is_new()),
-            state,
-            streams,
+            state: Tenant::default(),
+            streams: Vec::new(),
+            order: Vec::new(),
+            renew_at: kept.as_ref().and_then(|kept| renewal(kept.expires.since(now))),
             access,
             kept,
+            signed_in: false,
             renewed: false,
             stepping: false,
             tries: Tries::default(),
+            paused_until: None,
             pauses: 0,
+            list_subscriptions: false,
             subscriptions_listed: false,
             to_start: Vec::new(),
             trouble: None,
             failed: None,
+        };
+        run.take_state(start.state, content_types, now);
+        run
+    }
+
+    /// Begins with a state.
+    pub(super) fn take_state(
+        &mut self,
+        mut state: Tenant,
+        content_types: &[ContentType],
+        now: Timestamp,
+    ) {
+        // A stream that is no longer configured keeps its place in the state.
+        self.streams = content_types
+            .iter()
+            .filter_map(|name| Some(StreamRun::new(*name, state.streams.remove(name)?, now)))
+            .collect();
+        self.order = (0..self.streams.len()).collect();
+        self.order.sort_by_key(|s| self.streams.get(*s).map(|stream| stream.state.position));
+        self.list_subscriptions = self.streams.iter().any(|stream| stream.state.is_new());
+        // The pause that an earlier run was asked for.
+        let pause = state.paused_until.take().map(|until| until.since(now));
+        let pause = pause.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+        self.paused_until = pause.and_then(|pause| Instant::now().checked_add(pause));
+        self.state = state;
+    }
+
+    /// Goes on with what is known of this tenant by its GUID. Nothing has been listed yet.
+    pub(super) fn take_over(
+        &mut self,
+        known: &Tenant,
+        content_types: &[ContentType],
+        now: Timestamp,
+    ) {
+        let mut state = known.clone();
+        for stream in self.streams.drain(..) {
+            state.streams.entry(stream.content_type).or_insert(stream.state);
         }
+        self.take_state(state, content_types, now);
+    }
+
+    /// Whether this is the tenant with that GUID, as far as is known.
+    pub(super) fn has_guid(&self, guid: &str) -> bool {
+        let is = |known: &str| known.eq_ignore_ascii_case(guid);
+        is(&self.config.tenant_id) || self.access.as_ref().is_some_and(|access| is(&access.guid))
+    }
+
+    /// Judges the run as far as the tenant as a whole is concerned.
+    pub(super) fn finish(&mut self) {
+        // What was still being tried when the time was over.
+        if self.failed.is_none() {
+            self.failed = self.trouble.take();
+        }
+        if self.failed.is_none() && !self.is_due(Instant::now()) && self.has_work() {
+            self.failed = Some(
+                "the API asked to slow down for longer than this run: a later one goes on; if this \
+                 lasts, see whether other programs use the same tenant's quota"
+                    .to_owned(),
+            );
+        }
+        if let Some(why) = &self.failed {
+            log::error!("{}: {why}", self.name());
+        }
+        self.state.last_error.clone_from(&self.failed);
+        if let Some(access) = self.access.as_ref().filter(|_| !is_guid(&self.config.tenant_id)) {
+            self.state.guid = Some(access.guid.to_ascii_lowercase());
+        }
+    }
+
+    /// Keeps a pause that outlasts the run.
+    pub(super) fn save_pause(&mut self, now: Timestamp) {
+        let left = self.paused_until.and_then(|until| until.checked_duration_since(Instant::now()));
+        let seconds = left.and_then(|left| i64::try_from(left.as_secs()).ok());
+        self.state.paused_until = seconds.filter(|s| *s > 0).map(|seconds| now.plus(seconds));
     }
 
     pub(super) fn name(&self) -> &str {
         &self.config.tenant_id
     }
 
+    /// Whether requests may be sent for it now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.failed.is_none() && self.paused_until.is_none_or(|until| until <= now)
+    }
+
     /// The next request of the walk, if one may be sent now.
-    pub(super) fn next_step(
-        &mut self,
-        clock: &Clock,
-        lookback: i64,
-        clock_was: i64,
-    ) -> Option<Step> {
+    pub(super) fn next_step(&mut self, run: RunContext<'_>, may_list: bool) -> Option<Step> {
         let now = Instant::now();
-        if self.stepping || !self.is_due(now) {
+        if self.stepping || !self.is_due(now) || !self.tries.is_due(now) {
             return None;
         }
-        let Some(access) = &self.access else {
+        if self.renew_at.is_some_and(|at| at <= now) {
+            self.access = None;
+        }
+        let Some(access) = self.access.clone() else {
             return Some(Step::SignIn);
         };
-        let access = Arc::clone(access);
-        if self.subscriptions_are_due(clock.now()) {
+        if self.subscriptions_are_due(run.clock.now()) {
             return Some(Step::ListSubscriptions(access));
         }
         if let Some(content_type) = self.to_start.pop() {
             return Some(Step::Start(access, content_type));
         }
-        for (s, stream) in self.streams.iter_mut().enumerate() {
-            if !stream.may_list(now) {
+        if !may_list {
+            return None;
+        }
+        for &s in &self.order {
+            let Some(stream) = self.streams.get_mut(s).filter(|stream| stream.may_list(now)) else {
                 continue;
-            }
-            if let Some((window, link)) = stream.next_page(clock, lookback, clock_was) {
+            };
+            let page = stream.next_page(run.correction(), run.clock.now(), run.lookback);
+            if let Some((window, link)) = page {
                 let content_type = stream.content_type;
-                return Some(Step::List(ListPage {
-                    stream: s,
-                    content_type,
-                    access,
-                    window,
-                    link,
-                }));
+                let page = ListPage { stream: s, content_type, access, window, link };
+                return Some(Step::List(page));
             }
         }
         None
-    }
-
-    /// Pauses the tenant: as long as the server says, else 1 to 60 s, doubling.
-    pub(super) fn pause(&mut self, retry_after: Option<u64>) {
-        let now = Instant::now();
-        // Several requests that are turned away at once are one reason to pause.
-        if self.tries.is_due(now) {
-            self.pauses += 1;
-        }
-        let own = Duration::from_secs(1 << self.pauses.clamp(1, 7).saturating_sub(1));
-        let own = own.min(LONGEST_PAUSE);
-        // Those who were turned away together should not come back together.
-        let jitter = ring::rand::generate::<[u8; 1]>(&ring::rand::SystemRandom::new())
-            .map_or(0, |byte| u32::from(byte.expose()[0]));
-        let wait = retry_after.map_or(own, |seconds| Duration::from_secs(seconds.min(MOST_WAIT)));
-        let wait = wait + own * jitter / 1024;
-        log::info!("{}: asked to slow down; pausing {:.1} s", self.name(), wait.as_secs_f32());
-        self.tries.not_before = self.tries.not_before.max(now.checked_add(wait));
-    }
-
-    /// Drops the token that was not accepted, so that the next step signs in; false where that has
-    /// been tried already.
-    pub(super) fn renew(&mut self, access: &Arc<Access>) -> bool {
-        match &self.access {
-            // Another worker has done it meanwhile.
-            Some(current) if !Arc::ptr_eq(current, access) => true,
-            None => true,
-            Some(_) if self.renewed => false,
-            Some(_) => {
-                self.renewed = true;
-                self.access = None;
-                self.kept = None;
-                true
-            }
-        }
     }
 
     fn subscriptions_are_due(&self, now: Timestamp) -> bool {
@@ -214,9 +255,12 @@ impl<'a> TenantRun<'a> {
         !self.subscriptions_listed && (due || self.list_subscriptions)
     }
 
-    /// Whether requests may be sent for it now.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.failed.is_none() && self.tries.is_due(now)
+    /// Whether anything is left to be done for it, now or later.
+    pub(super) fn has_work(&self) -> bool {
+        self.failed.is_none()
+            && (self.access.is_none()
+                || !self.to_start.is_empty()
+                || self.streams.iter().any(|stream| stream.is_listing() || stream.queued() > 0))
     }
 
     /// The next point in time, after `now`, at which something of it becomes due.
@@ -225,13 +269,59 @@ impl<'a> TenantRun<'a> {
             return None;
         }
         if !self.is_due(now) {
-            // Nothing is due before its pause ends.
-            return self.tries.not_before;
+            return self.paused_until.filter(|_| self.has_work());
         }
-        self.streams.iter().filter_map(|stream| stream.next_time(now)).min()
+        let streams = self.streams.iter().filter_map(|stream| stream.next_time(now));
+        streams.chain(self.tries.due_after(now)).min()
     }
 
-    pub(super) fn signed_in(&mut self, access: Access, kept: KeptToken, claims: &Claims) {
+    /// Pauses the tenant: as long as the server says, else 1 to 60 s, doubling.
+    fn pause(&mut self, now: Instant, retry_after: Option<Duration>) {
+        // Several requests that are turned away at once are one reason to pause.
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.pauses += 1;
+        }
+        let own = Duration::from_secs(1 << self.pauses.clamp(1, 7).saturating_sub(1));
+        let own = own.min(LONGEST_PAUSE);
+        // Those who were turned away together should not come back together.
+        let jitter = ring::rand::generate::<[u8; 1]>(&ring::rand::SystemRandom::new())
+            .map_or(0, |byte| u32::from(byte.expose()[0]));
+        let wait = retry_after.unwrap_or(own) + own * jitter / 1024;
+        log::info!("{}: asked to slow down; pausing {:.1} s", self.name(), wait.as_secs_f32());
+        self.paused_until = self.paused_until.max(now.checked_add(wait));
+    }
+
+    /// Something went well: the next pause is a short one again.
+    pub(super) fn went_well(&mut self) {
+        self.pauses = 0;
+    }
+
+    /// Drops a token that was not accepted, so that the next step signs in; false where that would
+    /// not help.
+    fn renew(&mut self, reaction: Reaction, access: &Arc<Access>) -> bool {
+        let is_current = self.access.as_ref().is_some_and(|current| Arc::ptr_eq(current, access));
+        if !is_current {
+            // Another worker has dropped it meanwhile.
+            return true;
+        }
+        // Consent that was given since an older token was issued; a new one has it or lacks it.
+        let useless = self.renewed || (reaction == Reaction::Consent && self.signed_in);
+        if useless {
+            return false;
+        }
+        self.renewed = true;
+        self.access = None;
+        self.kept = None;
+        true
+    }
+
+    pub(super) fn signed_in(
+        &mut self,
+        access: Access,
+        kept: KeptToken,
+        claims: &Claims,
+        lifetime: i64,
+    ) {
         let content_types: Vec<_> = self.streams.iter().map(|s| s.content_type).collect();
         let missing = claims.missing_roles(&content_types);
         if missing.is_empty() {
@@ -246,21 +336,21 @@ impl<'a> TenantRun<'a> {
                 missing.join(" and ")
             );
         }
-        if !is_guid(&self.config.tenant_id) {
-            self.state.guid = Some(access.guid.to_ascii_lowercase());
-        }
+        self.renew_at = renewal(lifetime);
         self.access = Some(Arc::new(access));
+        self.signed_in = true;
+        self.step_went_well();
+    }
+
+    fn step_went_well(&mut self) {
         self.tries = Tries::default();
         self.trouble = None;
     }
 
     pub(super) fn sign_in_failed(&mut self, trouble: Trouble) {
         let text = format!("sign-in failed: {}", trouble.text);
-        let again = trouble.reaction == Reaction::Retry && self.tries.again();
-        if again {
-            if trouble.retry_after.is_some() {
-                self.pause(trouble.retry_after);
-            }
+        let passing = matches!(trouble.reaction, Reaction::Retry | Reaction::Pause);
+        if passing && self.tries.again(Instant::now(), wait(&trouble)) {
             self.trouble = Some(text);
         } else {
             self.failed = Some(text);
@@ -270,43 +360,42 @@ impl<'a> TenantRun<'a> {
     pub(super) fn take_subscriptions(&mut self, enabled: &[ContentType], now: Timestamp) {
         self.subscriptions_listed = true;
         self.state.subscriptions_listed = Some(now);
-        self.tries = Tries::default();
-        self.trouble = None;
-        for stream in &self.streams {
+        self.step_went_well();
+        self.went_well();
+        for stream in &mut self.streams {
             if enabled.contains(&stream.content_type) {
-                continue;
-            }
-            if stream.start_is_allowed(now) {
+                stream.state.start_error = None;
+            } else if stream.state.may_start(now) {
                 self.to_start.push(stream.content_type);
-            } else {
-                log::info!(
-                    "{} {}: its subscription is not on yet; it was started less than 15 minutes ago",
-                    self.config.tenant_id,
-                    stream.content_type
-                );
             }
         }
         // Taken from the end.
         self.to_start.reverse();
     }
 
-    pub(super) fn subscriptions_failed(&mut self, trouble: Trouble, access: &Arc<Access>) {
+    pub(super) fn subscriptions_failed(
+        &mut self,
+        trouble: Trouble,
+        access: &Arc<Access>,
+        at: Timestamp,
+    ) {
         let text = format!("its subscriptions can't be listed: {}", trouble.text);
+        let now = Instant::now();
         let again = match trouble.reaction {
             Reaction::Pause => {
-                let again = self.tries.again();
-                self.pause(trouble.retry_after);
-                again
+                self.pause(now, wait(&trouble));
+                self.tries.again(now, None)
             }
-            Reaction::Renew => self.renew(access),
+            Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
             Reaction::Refused => false,
-            _ if self.tries.again() => true,
+            _ if self.tries.again(now, wait(&trouble)) => true,
             _ => {
                 // Listing content will tell whether the subscriptions are there.
                 log::warn!("{}: {text}", self.name());
                 self.subscriptions_listed = true;
-                self.tries = Tries::default();
-                true
+                self.state.subscriptions_listed = Some(at);
+                self.step_went_well();
+                return;
             }
         };
         if again {
@@ -324,55 +413,61 @@ impl<'a> TenantRun<'a> {
         now: Timestamp,
     ) {
         let name = self.config.tenant_id.as_str();
-        let Some(stream) = self.streams.iter_mut().find(|s| s.content_type == content_type) else {
-            return;
-        };
         let trouble = match result {
             Ok(()) => {
                 log::info!(
-                    "{name} {content_type}: subscription started; Microsoft may take up to 12 hours to hand out its first content"
+                    "{name} {content_type}: subscription started; Microsoft may take up to 12 \
+                     hours to hand out its first content"
                 );
-                stream.state.start_requested = Some(now);
-                stream.tries = Tries::default();
+                self.set_start(content_type, now, None);
+                self.step_went_well();
                 return;
             }
             Err(trouble) => trouble,
         };
         let text = format!("its subscription can't be started: {}", trouble.text);
-        if trouble.text.contains("frequent subscription start") {
-            // Somebody else has just started it; this one asks for patience, not for a pause.
-            log::warn!("{name} {content_type}: {text}");
-            stream.state.start_requested = Some(now);
-            return;
-        }
-        let retry = match trouble.reaction {
-            Reaction::Retry | Reaction::Pause => stream.tries.again(),
-            _ => false,
-        };
-        let wait = stream.tries.not_before;
+        let instant = Instant::now();
         let again = match trouble.reaction {
-            Reaction::Pause if retry => {
-                self.pause(trouble.retry_after);
-                true
+            // Somebody else has just started it: this is no pause of the tenant.
+            Reaction::Pause if trouble.text.contains("frequent subscription start") => {
+                log::warn!("{name} {content_type}: {text}");
+                self.set_start(content_type, now, None);
+                self.step_went_well();
+                return;
             }
-            Reaction::Renew => self.renew(access),
-            _ => {
-                if retry {
-                    self.tries.not_before = wait;
-                }
-                retry
+            // Not again in this run: too many starts are what the API complains of.
+            Reaction::Pause => {
+                self.pause(instant, wait(&trouble));
+                false
             }
+            Reaction::Retry => self.tries.again(instant, wait(&trouble)),
+            Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
+            _ => false,
         };
         if again {
             self.to_start.push(content_type);
-        } else if let Some(stream) =
-            self.streams.iter_mut().find(|s| s.content_type == content_type)
-        {
-            // A request without the right to make it counts for nothing: consent helps at once.
-            if trouble.reaction != Reaction::Renew {
-                stream.state.start_requested = Some(now);
-            }
+            self.trouble = Some(text);
+            return;
+        }
+        self.step_went_well();
+        // A request without the right to make it counts for nothing: consent helps at once.
+        if !matches!(trouble.reaction, Reaction::Renew | Reaction::Consent) {
+            self.set_start(content_type, now, Some(text.clone()));
+        }
+        if let Some(stream) = self.stream(content_type) {
             stream.fail(text);
+        }
+    }
+
+    fn stream(&mut self, content_type: ContentType) -> Option<&mut StreamRun> {
+        self.streams.iter_mut().find(|stream| stream.content_type == content_type)
+    }
+
+    /// Remembers what came of starting a subscription.
+    fn set_start(&mut self, content_type: ContentType, now: Timestamp, error: Option<String>) {
+        if let Some(stream) = self.stream(content_type) {
+            stream.state.start_requested = Some(now);
+            stream.state.start_error = error;
         }
     }
 
@@ -384,39 +479,38 @@ impl<'a> TenantRun<'a> {
         now: Timestamp,
     ) {
         let text = format!("content can't be listed: {}", trouble.text);
+        let instant = Instant::now();
         if trouble.reaction == Reaction::Pause {
-            self.pause(trouble.retry_after);
+            self.pause(instant, wait(&trouble));
         }
-        let renewed = trouble.reaction == Reaction::Renew && self.renew(access);
+        let is_token = matches!(trouble.reaction, Reaction::Renew | Reaction::Consent);
+        let renewed = is_token && self.renew(trouble.reaction, access);
         let listed = self.subscriptions_listed;
         let Some(stream) = self.streams.get_mut(s) else {
             return;
         };
-        let Walk::In(window, _) = stream.walk.clone() else {
-            return;
-        };
         let again = match trouble.reaction {
-            Reaction::Retry | Reaction::Pause => stream.tries.again(),
-            Reaction::Renew => renewed,
-            Reaction::ListAgain => {
-                stream.walk = Walk::In(window, None);
-                stream.tries.again()
-            }
-            Reaction::Clamp => {
-                // Computed anew, further inside the 7 days.
-                stream.walk = Walk::From(window.from);
-                stream.clamps += 1;
-                stream.clamps < MOST_CLAMPS
-            }
-            Reaction::Subscribe if !listed => {
-                self.list_subscriptions = true;
-                true
-            }
-            Reaction::Subscribe if !stream.start_is_allowed(now) => {
-                // Started a moment ago: Microsoft takes a while until it shows.
-                log::info!("{} {}: {text}", self.config.tenant_id, stream.content_type);
-                stream.walk = Walk::Failed;
-                return;
+            Reaction::Retry => stream.list_again(instant, wait(&trouble)),
+            Reaction::Pause => stream.list_again(instant, None),
+            Reaction::Renew | Reaction::Consent => renewed,
+            Reaction::ListAgain => stream.relist(),
+            Reaction::Clamp => stream.clamp(),
+            Reaction::Subscribe => {
+                let since = *stream.state.unsubscribed_since.get_or_insert(now);
+                if !listed {
+                    self.list_subscriptions = true;
+                    true
+                } else if let Some(error) = stream.state.start_error.clone() {
+                    return stream.fail(error);
+                } else if now.since(since) < SUBSCRIPTION_PAUSE {
+                    // Started a moment ago: Microsoft takes a while until it shows.
+                    let name = &self.config.tenant_id;
+                    log::info!("{name} {}: {text}; waiting for it", stream.content_type);
+                    stream.walk = Walk::Pending;
+                    return;
+                } else {
+                    false
+                }
             }
             _ => false,
         };
@@ -424,13 +518,6 @@ impl<'a> TenantRun<'a> {
             stream.trouble = Some(text);
         } else {
             stream.fail(text);
-        }
-    }
-
-    /// Puts a blob back whose turn will come again.
-    pub(super) fn requeue(&mut self, s: usize, queued: Queued) {
-        if let Some(stream) = self.streams.get_mut(s) {
-            stream.queue.push_front(queued);
         }
     }
 
@@ -442,13 +529,14 @@ impl<'a> TenantRun<'a> {
         access: &Arc<Access>,
         now: Timestamp,
     ) {
+        let instant = Instant::now();
         let again = match trouble.reaction {
-            Reaction::Retry => !queued.waited && queued.tries.again(),
+            Reaction::Retry => !queued.is_retry && queued.tries.again(instant, wait(&trouble)),
             Reaction::Pause => {
-                self.pause(trouble.retry_after);
-                queued.tries.again()
+                self.pause(instant, wait(&trouble));
+                queued.tries.again(instant, None)
             }
-            Reaction::Renew => self.renew(access),
+            Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
             _ => false,
         };
         queued.blob.missing |= trouble.reaction == Reaction::Missing;
@@ -456,13 +544,139 @@ impl<'a> TenantRun<'a> {
         let Some(stream) = self.streams.get_mut(s) else {
             return;
         };
-        let id = shown(&queued.blob.id);
+        let id = excerpt(&queued.blob.id);
         if again {
             log::debug!("{name} {}: content {id}: {}", stream.content_type, trouble.text);
-            stream.queue.push_back(queued);
+            stream.requeue(queued, false);
         } else {
             let text = format!("content {id} can't be fetched: {}", trouble.text);
             stream.park(queued.blob, now, text);
         }
+    }
+}
+
+/// How long the server wants us to wait, if it says so.
+fn wait(trouble: &Trouble) -> Option<Duration> {
+    trouble.retry_after.map(|seconds| Duration::from_secs(seconds.min(MOST_WAIT)))
+}
+
+/// When to renew a token that lasts for `lifetime` seconds. One that hardly lasts is used until it
+/// is refused.
+fn renewal(lifetime: i64) -> Option<Instant> {
+    let seconds = u64::try_from(lifetime - RENEW_BEFORE).ok().filter(|seconds| *seconds > 0)?;
+    Instant::now().checked_add(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Credential, Tenant as Configured};
+    use crate::secret::Secret;
+    use crate::state::Stream;
+
+    fn configured() -> Configured {
+        Configured {
+            tenant_id: "a0000000-0000-4000-8000-000000000001".to_owned(),
+            client_id: "c".to_owned(),
+            credential: Credential::Secret(Secret::new("s")),
+            login: "https://login.example".to_owned(),
+            management: "https://manage.example".to_owned(),
+        }
+    }
+
+    fn tenant<'a>(config: &'a Configured, positions: &[(ContentType, i64)]) -> TenantRun<'a> {
+        let now = Timestamp::from_unix(1_800_000_000);
+        let mut state = Tenant::default();
+        for (content_type, ago) in positions {
+            state.streams.insert(*content_type, Stream::first(true, None, now.plus(-ago)));
+        }
+        let token = KeptToken { token: Secret::new("t"), tid: None, expires: now.plus(3600) };
+        let secret = Credentials::ClientSecret(Secret::new("s"));
+        let start = TenantStart { config, credentials: Ok(secret), token: Some(token), state };
+        let names: Vec<_> = positions.iter().map(|(name, _)| *name).collect();
+        TenantRun::new(start, &names, now)
+    }
+
+    fn trouble(reaction: Reaction, retry_after: Option<u64>) -> Trouble {
+        Trouble { reaction, text: "t".to_owned(), code: None, retry_after }
+    }
+
+    #[test]
+    fn the_stream_that_is_furthest_behind_is_listed_first() {
+        let config = configured();
+        let run = tenant(
+            &config,
+            &[(ContentType::General, 5), (ContentType::Dlp, 50), (ContentType::Exchange, 20)],
+        );
+        assert_eq!(run.order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn a_pause_only_grows_and_waves_count_once() {
+        let config = configured();
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        let now = Instant::now();
+        run.pause(now, Some(Duration::from_secs(120)));
+        run.pause(now, None);
+        assert_eq!(run.pauses, 1);
+        assert!(!run.is_due(now + Duration::from_secs(119)));
+        run.take_subscriptions(&[ContentType::General], Timestamp::from_unix(1_800_000_000));
+        assert!(!run.is_due(now), "what goes well meanwhile doesn't end it");
+        let later = now + Duration::from_secs(200);
+        assert!(run.is_due(later));
+        run.pauses = 3;
+        run.pause(later, None);
+        let until = run.paused_until.unwrap() - later;
+        assert!((8..=10).contains(&until.as_secs()), "{until:?}");
+    }
+
+    #[test]
+    fn a_refused_token_is_renewed_once_and_consent_only_for_an_old_token() {
+        let config = configured();
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        let old = run.access.clone().unwrap();
+        assert!(run.renew(Reaction::Consent, &old));
+        assert!(run.access.is_none() && run.kept.is_none());
+        assert!(run.renew(Reaction::Renew, &old), "dropped already");
+        let access = Access::new(&config, Secret::new("new"), None).unwrap();
+        let expires = Timestamp::from_unix(1_800_003_600);
+        let kept = KeptToken { token: Secret::new("new"), tid: None, expires };
+        run.signed_in(access, kept, &Claims::default(), 3600);
+        let new = run.access.clone().unwrap();
+        assert!(run.renew(Reaction::Renew, &old), "the old one's refusal says nothing of the new");
+        assert!(!run.renew(Reaction::Consent, &new));
+        assert!(!run.renew(Reaction::Renew, &new));
+    }
+
+    #[test]
+    fn a_failed_start_is_told_until_it_succeeds() {
+        let config = configured();
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        let access = run.access.clone().unwrap();
+        let now = Timestamp::from_unix(1_800_000_000);
+        let refused = Err(trouble(Reaction::Refused, None));
+        run.take_start(ContentType::General, refused, &access, now);
+        assert!(run.streams[0].failed.is_some());
+        // The next run: not started again yet, and still a failure.
+        run.streams[0].failed = None;
+        run.subscriptions_listed = true;
+        run.list_failed(0, trouble(Reaction::Subscribe, None), &access, now.plus(60));
+        assert!(run.streams[0].failed.as_ref().unwrap().contains("can't be started"));
+        run.take_subscriptions(&[ContentType::General], now.plus(120));
+        assert_eq!(run.streams[0].state.start_error, None);
+    }
+
+    #[test]
+    fn a_started_subscription_has_a_quarter_of_an_hour_to_show() {
+        let config = configured();
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        let access = run.access.clone().unwrap();
+        let now = Timestamp::from_unix(1_800_000_000);
+        run.take_start(ContentType::General, Ok(()), &access, now);
+        run.subscriptions_listed = true;
+        run.list_failed(0, trouble(Reaction::Subscribe, None), &access, now);
+        assert_eq!((&run.streams[0].walk, &run.streams[0].failed), (&Walk::Pending, &None));
+        run.list_failed(0, trouble(Reaction::Subscribe, None), &access, now.plus(900));
+        assert!(run.streams[0].failed.is_some());
     }
 }

@@ -37,7 +37,10 @@ fn every_class_of_error_has_its_exact_message() {
             "<office365>\n <max_connections>0</max_connections>\n</office365>",
             ":2:2: <max_connections> is \"0\"; allowed: 1 to 64",
         ),
-        ("<office365>\n <lookback/>\n</office365>", ":2:2: <lookback> is empty"),
+        (
+            "<office365>\n <lookback/>\n</office365>",
+            ":2:2: <lookback> is empty; allowed: 5m to 24h (number and s, m, h or d)",
+        ),
         (
             "<office365>\n <proxy>socks5://u:hunter2@h</proxy>\n</office365>",
             ":2:2: <proxy> has a wrong value; allowed: http://[user:password@]host:port (only http:// proxies are supported)",

@@ -79,7 +79,7 @@ fn a_ca_path_that_is_of_no_use_is_an_error() {
             write_file(&site.path("etc/ca.pem"), content.as_bytes(), 0o644);
         }
         site.configure("<ca_path>etc/ca.pem</ca_path>");
-        assert_eq!(site.poll().code, Some(1));
+        assert_eq!(site.poll().code, Some(2));
         assert!(site.log().contains("etc/ca.pem can't be used: "), "{}", site.log());
         assert!(site.log().contains(why), "{}", site.log());
     }

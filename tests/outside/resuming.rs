@@ -387,3 +387,55 @@ fn positions_go_by_the_apis_clock() {
         assert!(position[..19] <= now[..19], "{position} {now}");
     }
 }
+
+#[test]
+fn a_date_that_was_wrong_for_a_run_loses_nothing_and_repeats_nothing() {
+    let site = Site::new();
+    site.publish(GENERAL, Duration::minutes(10), &["before"]);
+    assert_eq!(site.poll_well().ids(), ["before"]);
+    for hours in [3, 24 * 30] {
+        site.simulator.advance(Duration::hours(hours));
+        site.poll();
+        site.simulator.advance(Duration::hours(-hours) + Duration::minutes(1));
+        let id = format!("after {hours}");
+        site.publish(GENERAL, Duration::seconds(10), &[&id]);
+        // The first run learns of the right time, at the latest the second one lists with it.
+        let ids = [site.poll_well().ids(), site.poll_well().ids()].concat();
+        assert_eq!(ids, [id], "{}", site.log());
+    }
+    assert!(site.log().contains("ahead of Microsoft's clock and is set back"), "{}", site.log());
+}
+
+#[test]
+fn a_tenant_that_was_configured_by_its_guid_may_be_named_by_its_domain() {
+    let site = Site::from_now();
+    site.poll_well();
+    site.publish(GENERAL, Duration::seconds(0), &["1"]);
+    site.simulator.advance(Duration::minutes(5));
+    let auth = site.api_auth("contoso.example", CLIENT, SECRET);
+    site.configure_with("", &auth, &[GENERAL]);
+    assert_eq!(site.poll_well().ids(), ["1"]);
+    assert_eq!(site.state()["tenants"].as_object().unwrap().len(), 1);
+    assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn a_failed_write_outweighs_a_run_that_is_over_anyway() {
+    let site = Site::new();
+    site.configure(
+        "<only_future_events>no</only_future_events><max_output>256k</max_output>\
+         <max_connections>2</max_connections>",
+    );
+    let line = serde_json::to_vec(&record("x")).unwrap();
+    let created = site.now() - Duration::minutes(5);
+    for _ in 0..2 {
+        let blob = Blob::generated(created, 300 << 10, line.clone());
+        site.simulator.publish(TENANT, GENERAL, blob);
+    }
+    // A reader that takes less than the first blob and goes.
+    let (mut child, mut reader) = crate::harness::start(site.command());
+    std::io::Read::read_exact(&mut reader, &mut vec![0; 250 << 10]).unwrap();
+    drop(reader);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(!site.path(STATE).exists());
+}

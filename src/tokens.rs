@@ -1,0 +1,106 @@
+//! The access tokens kept between runs, as a file's contents. Each belongs to one sign-in: another
+//! client id or origin is another token.
+
+use serde::{Deserialize, Serialize};
+
+use crate::auth::RENEW_BEFORE;
+use crate::config::Tenant;
+use crate::secret::Secret;
+use crate::timestamp::Timestamp;
+
+/// A token that outlives the run.
+#[derive(Clone, Debug)]
+pub struct KeptToken {
+    /// The bearer token.
+    pub token: Secret,
+    /// The tenant that it names.
+    pub tid: Option<String>,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    tenant_id: String,
+    client_id: String,
+    login: String,
+    management: String,
+    tid: Option<String>,
+    expires: Timestamp,
+    token: String,
+}
+
+/// The kept tokens.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Tokens(Vec<Entry>);
+
+impl Tokens {
+    /// Reads a token file's contents. One that can't be read holds no token: they are only saved
+    /// requests.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).unwrap_or_default()
+    }
+
+    /// The token of a tenant's sign-in, if it can still be used at `now`.
+    #[must_use]
+    pub fn find(&self, tenant: &Tenant, now: Timestamp) -> Option<KeptToken> {
+        let entry = self.0.iter().find(|entry| {
+            entry.tenant_id == tenant.tenant_id
+                && entry.client_id == tenant.client_id
+                && entry.login == tenant.login
+                && entry.management == tenant.management
+        })?;
+        let good = entry.expires.since(now) > RENEW_BEFORE
+            && entry.token.bytes().all(|b| b.is_ascii_graphic());
+        good.then(|| KeptToken {
+            token: Secret::new(entry.token.as_str()),
+            tid: entry.tid.clone(),
+            expires: entry.expires,
+        })
+    }
+
+    /// Adds a tenant's token.
+    pub fn keep(&mut self, tenant: &Tenant, kept: &KeptToken) {
+        self.0.push(Entry {
+            tenant_id: tenant.tenant_id.clone(),
+            client_id: tenant.client_id.clone(),
+            login: tenant.login.clone(),
+            management: tenant.management.clone(),
+            tid: kept.tid.clone(),
+            expires: kept.expires,
+            token: kept.token.reveal().to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Credential;
+
+    #[test]
+    fn a_token_is_found_for_its_own_sign_in_until_five_minutes_before_its_end() {
+        let tenant = |client_id: &str| Tenant {
+            tenant_id: "t".to_owned(),
+            client_id: client_id.to_owned(),
+            credential: Credential::Secret(Secret::new("s")),
+            login: "https://l".to_owned(),
+            management: "https://m".to_owned(),
+        };
+        let expires = Timestamp::from_unix(10_000);
+        let mut tokens = Tokens::default();
+        let kept = KeptToken { token: Secret::new("abc"), tid: Some("x".to_owned()), expires };
+        tokens.keep(&tenant("c"), &kept);
+        let tokens = Tokens::parse(&serde_json::to_vec(&tokens).unwrap());
+        let found =
+            |client_id: &str, now| tokens.find(&tenant(client_id), Timestamp::from_unix(now));
+        assert_eq!(found("c", 9_699).unwrap().token.reveal(), "abc");
+        assert!(found("c", 9_700).is_none());
+        assert!(found("d", 0).is_none());
+        let mut odd = Tokens::default();
+        odd.keep(&tenant("c"), &KeptToken { token: Secret::new("a\r\nb"), tid: None, expires });
+        assert!(odd.find(&tenant("c"), Timestamp::from_unix(0)).is_none());
+        assert!(Tokens::parse(b"nonsense").0.is_empty());
+    }
+}
