@@ -104,15 +104,7 @@ fn poll(options: &PollOptions, home: &Home, begun: Instant) -> Result<(), Error>
     // From here on no network, and nothing more for Wazuh.
     output.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
     warn_of_clock(&clock);
-    let now = clock.now();
-    let mut tokens = Tokens::default();
-    for (tenant, end) in std::iter::zip(&config.tenants, std::mem::take(&mut report.tenants)) {
-        state.put_tenant(&end.tenant_id, end.state, now);
-        if let Some(token) = &end.token {
-            tokens.keep(tenant, token);
-        }
-    }
-    state.end_poll(now, clock.offset(), config.interval, std::mem::take(&mut report.turns));
+    let tokens = take_down(&mut report, &mut state, &config, &clock);
     log_summary(&report, bytes, http.requests(), begun);
     if let Some(prepared) = prepared {
         let tokens = serde_json::to_vec(&tokens).map_err(io::Error::from);
@@ -210,6 +202,20 @@ fn start_tenants<'a>(
         TenantStart { config: tenant, credentials, token: tokens.find(tenant, now), state: kept }
     };
     config.tenants.iter().map(start).collect()
+}
+
+/// Takes a run down in the state; gives the tokens to be kept.
+fn take_down(report: &mut Report, state: &mut State, config: &Config, clock: &Clock) -> Tokens {
+    let now = clock.now();
+    let mut tokens = Tokens::default();
+    for (tenant, end) in std::iter::zip(&config.tenants, std::mem::take(&mut report.tenants)) {
+        state.put_tenant(&end.tenant_id, end.state, now);
+        if let Some(token) = &end.token {
+            tokens.keep(tenant, token);
+        }
+    }
+    state.end_poll(now, clock.offset(), config.interval, std::mem::take(&mut report.turns));
+    tokens
 }
 
 fn warn_of_clock(clock: &Clock) {
