@@ -390,8 +390,10 @@ impl Stream {
         let lost = (due < edge && self.origin != Some(Origin::Oldest)).then_some((due, edge));
         let from = from.max(edge);
         let start = from.min(now).plus(-GUARD).max(edge);
+        // At the edge time runs: a short window is listed to its end before it falls behind.
+        let longest = if lost.is_some() { HOUR } else { LONGEST_WINDOW };
         let end = from
-            .plus(self.window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW))
+            .plus(self.window.clamp(SHORTEST_WINDOW, longest))
             .min(start.plus(LONGEST_WINDOW))
             .min(now.max(from.min(now).plus(1)));
         Window { start, from, end, lost }
