@@ -143,9 +143,11 @@ struct Shared<'a> {
     last_step: Option<usize>,
     last_fetch: Option<StreamIndex>,
     last_was_step: bool,
-    /// Workers that are at a job, that are at a step, and that fetch a blob of an earlier run.
+    /// Workers that are at a job, that are at a step, at one of a suspect tenant, and that fetch a
+    /// blob of an earlier run.
     busy: usize,
     stepping: usize,
+    suspect_steps: usize,
     retrying: usize,
     /// New blobs taken since the last one of an earlier run.
     since_retry: u32,
@@ -156,7 +158,8 @@ struct Shared<'a> {
 }
 
 enum Job<'a> {
-    Step(usize, Step),
+    /// A tenant's request, and whether the tenant was suspect when it was sent.
+    Step(usize, Step, bool),
     Fetch(Fetch<'a>),
 }
 
@@ -238,14 +241,16 @@ impl<'a> Collector<'a> {
 
     fn work(&self) {
         while let Some(job) = self.next_job() {
-            let (mut step, mut retry) = (0, 0);
+            let (mut step, mut suspect, mut retry, mut fetching) = (0, 0, 0, None);
             match job {
-                Job::Step(tenant, request) => {
+                Job::Step(tenant, request, is_suspect) => {
                     step = 1;
+                    suspect = usize::from(is_suspect);
                     self.step(tenant, request);
                 }
                 Job::Fetch(mut fetch) => {
                     retry = usize::from(fetch.queued.is_retry);
+                    fetching = Some(fetch.stream.0);
                     let fetched = self.fetch(&mut fetch);
                     self.take_fetched(fetch, fetched);
                 }
@@ -253,7 +258,11 @@ impl<'a> Collector<'a> {
             let mut shared = self.lock();
             shared.busy -= 1;
             shared.stepping -= step;
+            shared.suspect_steps -= suspect;
             shared.retrying -= retry;
+            if let Some(tenant) = fetching.and_then(|t| shared.tenants.get_mut(t)) {
+                tenant.fetching -= 1;
+            }
             drop(shared);
             self.changed.notify_all();
         }
@@ -316,7 +325,7 @@ impl<'a> Collector<'a> {
 
     fn with_tenant(&self, t: usize, change: impl FnOnce(&mut TenantRun<'a>)) {
         if let Some(tenant) = self.lock().tenants.get_mut(t) {
-            tenant.stepping = false;
+            tenant.step_ended();
             change(tenant);
         }
     }
@@ -337,7 +346,7 @@ impl<'a> Collector<'a> {
         let Some(tenant) = shared.tenants.get_mut(t) else {
             return;
         };
-        tenant.stepping = false;
+        tenant.step_ended();
         match (result, twin) {
             (Ok(_), Some(twin)) => tenant.sign_in_failed(Trouble::refused(format!(
                 "it is the same tenant as {twin}: every event would come twice; remove one of the \
@@ -422,7 +431,8 @@ impl<'a> Collector<'a> {
         let mut index = 0;
         let mut batch = Batch::new(fetch.tenant_id, fetch.content_type, &blob.id);
         let end = loop {
-            if self.stopped.load(Ordering::Relaxed) {
+            // What an earlier run has written is passed over to its end, so that this one gets further.
+            if index >= skip && self.stopped.load(Ordering::Relaxed) {
                 break Fetched::Stopped;
             }
             let element = match records.next_element() {
@@ -538,7 +548,7 @@ impl<'a> Collector<'a> {
         let now = self.clock().now();
         // A time that has surely come, should the API's `Date` be wrong in this run.
         let at_least = now.min(local_now().plus(self.run.offset_was));
-        let correction = self.run.correction();
+        let clock = self.run.reading();
         let shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut report = Report {
             events: self.events.into_inner(),
@@ -550,7 +560,7 @@ impl<'a> Collector<'a> {
             tenant.finish();
             for mut stream in std::mem::take(&mut tenant.streams) {
                 let failed = tenant.failed.is_some();
-                stream.finish(correction, (now, at_least), self.run.lookback, failed);
+                stream.finish(clock, (now, at_least), self.run.lookback, failed);
                 if let Some(why) = stream.failed.as_ref().filter(|_| !failed) {
                     log::error!("{} {}: {why}", tenant.name(), stream.content_type);
                     report.failed = true;
@@ -601,6 +611,7 @@ impl<'a> Shared<'a> {
             last_was_step: false,
             busy: 0,
             stepping: 0,
+            suspect_steps: 0,
             retrying: 0,
             since_retry: 0,
             finished: false,
@@ -661,33 +672,46 @@ impl<'a> Shared<'a> {
         let can_fetch = |t: &&TenantRun<'_>| t.access.is_some() && t.is_due(now);
         let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
         let may_list = queued < MOST_QUEUED_IN_ALL;
+        let job = self.take_step_of(false, run, may_list);
+        let others_work = self.tenants.iter().any(|tenant| !tenant.is_suspect && tenant.has_work());
+        if job.is_some() || (others_work && self.suspect_steps >= self.share()) {
+            return job;
+        }
+        self.take_step_of(true, run, may_list)
+    }
+
+    /// The share of the connections that what may hang gets, while there is other work.
+    fn share(&self) -> usize {
+        (self.connections / 4).max(1)
+    }
+
+    fn take_step_of(
+        &mut self,
+        suspect: bool,
+        run: RunContext<'_>,
+        may_list: bool,
+    ) -> Option<Job<'a>> {
         let count = self.tenants.len();
         for offset in 0..count {
             let t = (self.step_turn + offset) % count;
-            let tenant = self.tenants.get_mut(t)?;
-            if let Some(step) = tenant.next_step(run, may_list) {
-                tenant.stepping = true;
+            let tenant = self.tenants.get_mut(t).filter(|tenant| tenant.is_suspect == suspect);
+            if let Some(step) = tenant.and_then(|tenant| tenant.next_step(run, may_list)) {
                 self.stepping += 1;
+                self.suspect_steps += usize::from(suspect);
                 self.step_turn = t + 1;
                 self.last_step = Some(t);
-                return Some(Job::Step(t, step));
+                return Some(Job::Step(t, step, suspect));
             }
         }
         None
     }
 
-    /// The next blob of the stream whose turn it is. Blobs of earlier runs have a quarter of the
-    /// connections, and more only where no new ones are left.
+    /// The next blob. Blobs of earlier runs have a quarter of the connections, and more only where
+    /// no new ones are left.
     fn take_fetch(&mut self) -> Option<Job<'a>> {
-        let share = (self.connections / 4).max(1);
-        let retry =
-            self.retrying < share && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
-        let (first, second) = if retry {
-            (StreamRun::next_retry as fn(&mut StreamRun, Instant) -> _, StreamRun::next_fresh as _)
-        } else {
-            (StreamRun::next_fresh as fn(&mut StreamRun, Instant) -> _, StreamRun::next_retry as _)
-        };
-        let fetch = self.take_fetch_of(first).or_else(|| self.take_fetch_of(second))?;
+        let retry = self.retrying < self.share()
+            && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
+        let fetch = self.take_fetch_of(retry).or_else(|| self.take_fetch_of(!retry))?;
         if fetch.queued.is_retry {
             self.retrying += 1;
             self.since_retry = 0;
@@ -697,29 +721,39 @@ impl<'a> Shared<'a> {
         Some(Job::Fetch(fetch))
     }
 
-    fn take_fetch_of(
-        &mut self,
-        next: fn(&mut StreamRun, Instant) -> Option<Queued>,
-    ) -> Option<Fetch<'a>> {
+    /// The next blob of the tenant that has the fewest in flight, so that one whose blobs hang holds
+    /// up no other; among its equals that of the stream whose turn it is.
+    fn take_fetch_of(&mut self, retry: bool) -> Option<Fetch<'a>> {
         let now = Instant::now();
         let count = self.streams.len();
+        let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {
             let turn = (self.fetch_turn + offset) % count;
             let (t, s) = self.streams.get(turn).copied()?;
-            let tenant = self.tenants.get_mut(t)?;
-            let Some(access) = tenant.access.clone().filter(|_| tenant.is_due(now)) else {
-                continue;
-            };
-            let stream = tenant.streams.get_mut(s)?;
-            let Some(queued) = next(stream, now) else {
-                continue;
-            };
-            self.fetch_turn = turn + 1;
-            self.last_fetch = Some((t, s));
-            let (tenant_id, content_type) = (tenant.config.tenant_id.as_str(), stream.content_type);
-            return Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued });
+            let tenant = self.tenants.get(t)?;
+            let fewer = best.is_none_or(|(fetching, _)| tenant.fetching < fetching);
+            if fewer
+                && tenant.access.is_some()
+                && tenant.is_due(now)
+                && tenant.streams.get(s)?.has_due(retry, now)
+            {
+                best = Some((tenant.fetching, turn));
+                if tenant.fetching == 0 {
+                    break;
+                }
+            }
         }
-        None
+        let (_, turn) = best?;
+        let (t, s) = self.streams.get(turn).copied()?;
+        let tenant = self.tenants.get_mut(t)?;
+        let access = tenant.access.clone()?;
+        let stream = tenant.streams.get_mut(s)?;
+        let queued = stream.next_blob(retry, now)?;
+        tenant.fetching += 1;
+        self.fetch_turn = turn + 1;
+        self.last_fetch = Some((t, s));
+        let (tenant_id, content_type) = (tenant.config.tenant_id.as_str(), stream.content_type);
+        Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued })
     }
 
     /// When the next of the jobs that are not due yet will be.

@@ -180,8 +180,10 @@ fn start_tenants<'a>(
 ) -> Vec<TenantStart<'a>> {
     let start = |tenant: &'a config::Tenant| {
         let mut kept = state.take_tenant(&tenant.tenant_id);
+        let mut has_new_stream = false;
         for content_type in &config.subscriptions {
             kept.streams.entry(*content_type).or_insert_with(|| {
+                has_new_stream = true;
                 let bookmark = home.native_bookmark(&tenant.tenant_id, *content_type);
                 let stream = Stream::first(config.only_future_events, bookmark, now);
                 log::info!(
@@ -199,7 +201,8 @@ fn start_tenants<'a>(
                 .map(Credentials::ClientSecret)
                 .map_err(|error| format!("client_secret_path: {error}")),
         };
-        TenantStart { config: tenant, credentials, token: tokens.find(tenant, now), state: kept }
+        let token = tokens.find(tenant, now);
+        TenantStart { config: tenant, credentials, token, state: kept, has_new_stream }
     };
     config.tenants.iter().map(start).collect()
 }

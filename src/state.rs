@@ -283,6 +283,24 @@ impl Waiting {
     }
 }
 
+/// What is known of the time.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockReading {
+    /// The API's time.
+    pub now: Timestamp,
+    /// Seconds to add to this machine's clock to get it.
+    pub offset: i64,
+    /// Seconds by which that is more than when the state was saved.
+    pub change: i64,
+}
+
+impl ClockReading {
+    /// Whether this machine's clock says nearly the same, or the API said the same in the last run.
+    fn is_confirmed(&self) -> bool {
+        self.offset.abs() <= 5 * MINUTE || self.change.abs() <= MINUTE
+    }
+}
+
 /// One listing request's span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -323,12 +341,6 @@ impl Stream {
         }
     }
 
-    /// Whether no run has come to an end with it, be it a good or a bad one.
-    #[must_use]
-    pub fn is_new(&self) -> bool {
-        self.last_success.is_none() && self.last_error.is_none()
-    }
-
     /// Whether its subscription may be started, which Microsoft wants at most every 15 minutes.
     #[must_use]
     pub fn may_start(&self, now: Timestamp) -> bool {
@@ -352,24 +364,39 @@ impl Stream {
         }
     }
 
-    /// Brings a stream in line with the API's clock, whose answers showed that it is `by` seconds
-    /// off what was believed when the state was saved: no position is ever ahead of that clock.
+    /// Brings a stream in line with the API's clock, once a run. Gives the seconds by which that
+    /// went back, where the position is set back for it.
     ///
-    /// Says how many seconds it was ahead.
-    pub fn correct_clock(&mut self, by: i64, now: Timestamp) -> i64 {
-        match self.origin {
-            // Only back: to start too early costs a few old events, too late would lose some.
-            Some(Origin::Now) => self.position = self.position.plus(by.min(0)),
-            Some(Origin::Oldest) => self.position = now.plus(-RETENTION),
-            Some(Origin::Bookmark) | None => {}
+    /// A clock that goes back was wrong before, or is wrong now: the position is set back when the
+    /// new time is confirmed; then to the horizon, since when every delivered blob is known, so
+    /// that nothing of the time in between is lost or repeated.
+    pub fn correct_clock(&mut self, clock: &ClockReading, lookback: i64) -> Option<i64> {
+        let now = clock.now;
+        if let Some(origin) = self.origin {
+            match origin {
+                // Only back: to start too early costs a few old events, too late would lose some.
+                Origin::Now => self.position = self.position.plus(clock.change.min(0)),
+                Origin::Oldest => self.position = now.plus(-RETENTION),
+                Origin::Bookmark => {}
+            }
+            self.position = self.position.min(now);
+            self.horizon = self.position;
+            return None;
         }
-        let ahead = self.position.since(now).max(0);
-        self.position = self.position.min(now);
-        self.horizon = match self.origin {
-            Some(_) => self.position,
-            None => self.horizon.min(self.position),
-        };
-        ahead
+        let back = self.position.since(now).max(-clock.change);
+        if back <= MINUTE {
+            self.position = self.position.min(now);
+            return None;
+        }
+        if !clock.is_confirmed() {
+            return None;
+        }
+        if self.horizon > now {
+            // It was wrong for so long that what was delivered is forgotten: rather twice than not.
+            self.horizon = now.plus(-lookback);
+        }
+        self.position = self.position.min(self.horizon);
+        Some(back)
     }
 
     /// Where a run's listing begins: late blobs are looked for as far as delivered ones are known.
@@ -646,20 +673,50 @@ mod tests {
         assert_eq!(lost, None, "a first run that takes all has lost nothing");
     }
 
+    fn reading(change: i64, offset: i64, now: Timestamp) -> ClockReading {
+        ClockReading { now, offset, change }
+    }
+
     #[test]
     fn a_stream_that_was_never_listed_follows_the_clock() {
         let mut now = Stream::first(true, None, at(0));
-        now.correct_clock(-3600, at(3000));
+        now.correct_clock(&reading(-3600, -3600, at(3000)), HOUR);
         assert_eq!((now.position, now.horizon), (at(3600), at(3600)));
-        now.correct_clock(50, at(0));
+        now.correct_clock(&reading(50, 0, at(0)), HOUR);
         assert_eq!(now.position, at(3600));
         let mut oldest = Stream::first(false, None, at(HOUR));
-        oldest.correct_clock(0, at(0));
+        oldest.correct_clock(&reading(0, 0, at(0)), HOUR);
         assert_eq!(oldest.position, at(RETENTION));
-        let mut listed = Stream::first(true, None, at(HOUR));
-        listed.finish(Some(at(0)), vec![], MINUTE, false, at(0));
-        listed.correct_clock(-50, at(100));
-        assert_eq!((listed.position, listed.horizon), (at(100), at(100)));
+    }
+
+    #[test]
+    fn a_date_too_late_is_undone_to_where_every_blob_is_known() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.finish(Some(at(60)), vec![], HOUR, false, at(60));
+        stream.delivered.insert(1, at(120));
+        // The API says that it is a month later.
+        stream.finish(Some(at(-30 * DAY)), vec![], HOUR, false, at(0));
+        assert!(stream.delivered.contains(1));
+        // It says what this machine says, a quarter of an hour later.
+        let back = stream.correct_clock(&reading(-30 * DAY, 0, at(-900)), 300);
+        assert_eq!(back, Some(30 * DAY));
+        assert_eq!(stream.listing_start(300), at(HOUR), "a blob of that time will be found");
+        assert!(stream.delivered.contains(1), "and this one is known");
+    }
+
+    #[test]
+    fn a_date_too_early_moves_nothing_until_it_is_confirmed() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.finish(Some(at(0)), vec![], HOUR, false, at(0));
+        let before = stream.clone();
+        let early = at(30 * DAY);
+        assert_eq!(stream.correct_clock(&reading(-30 * DAY, -30 * DAY, early), HOUR), None);
+        assert_eq!(stream, before);
+        stream.correct_clock(&reading(0, -30 * DAY, early), HOUR);
+        assert_eq!(stream.position, early.plus(-HOUR));
+        let mut seconds = before;
+        seconds.correct_clock(&reading(-9, -900, at(9)), HOUR);
+        assert_eq!((seconds.position, seconds.horizon), (at(9), at(HOUR)));
     }
 
     #[test]
@@ -692,22 +749,6 @@ mod tests {
         let left = (0..1001).map(|n| waiting(&n.to_string(), at(1800))).collect();
         stream.finish(Some(at(0)), left, HOUR, false, at(0));
         assert_eq!((stream.position, stream.horizon), (at(1800), at(HOUR)));
-    }
-
-    #[test]
-    fn a_date_that_was_wrong_for_a_while_loses_and_repeats_nothing() {
-        let mut stream = Stream::first(true, None, at(DAY));
-        stream.finish(Some(at(60)), vec![], HOUR, false, at(60));
-        stream.delivered.insert(1, at(120));
-        // The API says that it is a month later; a blob of the next minute is still to come.
-        let (wrong, right) = (at(-30 * DAY), at(0));
-        stream.finish(Some(wrong), vec![], HOUR, false, right);
-        assert_eq!(stream.position, wrong);
-        assert!(stream.delivered.contains(1));
-        assert_eq!(stream.correct_clock(0, at(-60)), 30 * DAY - 60);
-        assert_eq!(stream.position, at(-60));
-        assert!(stream.listing_start(HOUR) <= right, "so that the blob is found");
-        assert!(stream.delivered.contains(1), "and this one is known");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Page;
 use crate::content::ContentType;
-use crate::state::{MOST_WAITING, Stream, Waiting, Window, edge_margin, fingerprint};
+use crate::state::{ClockReading, MOST_WAITING, Stream, Waiting, Window, edge_margin, fingerprint};
 use crate::timestamp::{MINUTE, Timestamp, age};
 
 /// A stream with so many blobs queued lists no further page.
@@ -31,6 +31,9 @@ pub(super) struct StreamRun {
     pub(super) content_type: ContentType,
     pub(super) state: Stream,
     pub(super) walk: Walk,
+    clock_corrected: bool,
+    /// Whether a page is being listed.
+    pub(super) in_flight: bool,
     /// Tries of the listing request at hand.
     tries: Tries,
     clamps: u32,
@@ -115,11 +118,16 @@ impl StreamRun {
             let is_retry = blob.failed_runs > 0;
             Queued { blob, tries: Tries::default(), is_retry }
         };
-        let (retries, fresh) = due.into_iter().map(queued).partition(|queued| queued.is_retry);
+        let (retries, mut fresh): (VecDeque<_>, VecDeque<_>) =
+            due.into_iter().map(queued).partition(|queued| queued.is_retry);
+        // One that no run could finish yet comes last: it may take this one's time as well.
+        fresh.make_contiguous().sort_by_key(|queued| queued.blob.written > 0);
         Self {
             content_type,
             state,
             walk: Walk::New,
+            clock_corrected: false,
+            in_flight: false,
             tries: Tries::default(),
             clamps: 0,
             relists: 0,
@@ -153,63 +161,71 @@ impl StreamRun {
 
     /// Whether a page may be listed now: not while many blobs are still to be fetched.
     pub(super) fn may_list(&self, now: Instant) -> bool {
-        self.is_listing()
+        !self.in_flight
+            && self.is_listing()
             && self.fresh.len() < MOST_QUEUED
             && !self.is_hopeless()
             && self.tries.is_due(now)
     }
 
-    /// What to list next. `by`: how much the clock was corrected since the state was saved, where
-    /// the API has told its time.
+    /// What to list next. `clock`: what is known of the time, where the API has told it.
     pub(super) fn next_page(
         &mut self,
-        by: Option<i64>,
+        clock: Option<ClockReading>,
         now: Timestamp,
         lookback: i64,
     ) -> Option<(Window, Option<String>)> {
         if self.walk == Walk::New {
-            if let Some(by) = by {
-                self.correct_clock(by, now);
-            }
+            self.correct_clock(clock, lookback);
             self.walk = Walk::From(self.state.listing_start(lookback));
         }
-        match &self.walk {
-            Walk::In(window, link) => Some((*window, link.clone())),
-            Walk::From(from) => {
-                let window = self.state.window(*from, now, edge_margin(self.clamps));
-                self.links.clear();
-                self.walk = Walk::In(window, None);
-                Some((window, None))
-            }
-            Walk::New | Walk::Done | Walk::Failed | Walk::Pending => None,
+        if let Walk::From(from) = self.walk {
+            self.links.clear();
+            self.walk = Walk::In(self.state.window(from, now, edge_margin(self.clamps)), None);
         }
+        let Walk::In(window, link) = &self.walk else {
+            return None;
+        };
+        self.in_flight = true;
+        Some((*window, link.clone()))
     }
 
-    fn correct_clock(&mut self, by: i64, now: Timestamp) {
-        let ahead = self.state.correct_clock(by, now);
-        if ahead > MINUTE {
+    /// Brings the stream in line with the API's clock, once; true when its position is set back.
+    fn correct_clock(&mut self, clock: Option<ClockReading>, lookback: i64) -> bool {
+        let Some(clock) = clock.filter(|_| !self.clock_corrected) else {
+            return false;
+        };
+        self.clock_corrected = true;
+        let back = self.state.correct_clock(&clock, lookback);
+        if let Some(back) = back {
             log::warn!(
-                "{}: the position was {} ahead of Microsoft's clock and is set back: has a clock \
-                 been wrong?",
+                "{}: Microsoft's clock has gone back by {}, so it was wrong, or is; what became \
+                 available since {} is listed again",
                 self.content_type,
-                age(ahead)
+                age(back),
+                self.state.position
             );
         }
+        back.is_some()
     }
 
-    /// The next new blob that may be fetched now.
-    pub(super) fn next_fresh(&mut self, now: Instant) -> Option<Queued> {
-        if self.is_hopeless() {
+    /// Whether a blob may be fetched now: one of an earlier run, or a new one.
+    pub(super) fn has_due(&self, retry: bool, now: Instant) -> bool {
+        self.due_at(retry, now).is_some()
+    }
+
+    /// The next blob that may be fetched now: one of an earlier run, or a new one.
+    pub(super) fn next_blob(&mut self, retry: bool, now: Instant) -> Option<Queued> {
+        let at = self.due_at(retry, now)?;
+        if retry { self.retries.remove(at) } else { self.fresh.remove(at) }
+    }
+
+    fn due_at(&self, retry: bool, now: Instant) -> Option<usize> {
+        if !retry && self.is_hopeless() {
             return None;
         }
-        let due = self.fresh.iter().position(|queued| queued.tries.is_due(now));
-        self.fresh.remove(due?)
-    }
-
-    /// The next blob of an earlier run that may be fetched now.
-    pub(super) fn next_retry(&mut self, now: Instant) -> Option<Queued> {
-        let due = self.retries.iter().position(|queued| queued.tries.is_due(now));
-        self.retries.remove(due?)
+        let queue = if retry { &self.retries } else { &self.fresh };
+        queue.iter().position(|queued| queued.tries.is_due(now))
     }
 
     /// The next point in time, after `now`, at which something of it becomes due.
@@ -229,6 +245,7 @@ impl StreamRun {
         window: Window,
         now: Timestamp,
     ) -> Result<(), String> {
+        self.in_flight = false;
         let at_edge = window.start == window.from;
         self.empty_pages = if page.blobs.is_empty() { self.empty_pages + 1 } else { 0 };
         for blob in page.blobs {
@@ -323,13 +340,14 @@ impl StreamRun {
     /// `tenant_failed`: that silences its streams.
     pub(super) fn finish(
         &mut self,
-        by: Option<i64>,
+        clock: Option<ClockReading>,
         (now, at_least): (Timestamp, Timestamp),
         lookback: i64,
         tenant_failed: bool,
     ) {
-        if let Some(by) = by {
-            self.correct_clock(if self.walk == Walk::New { by } else { 0 }, now);
+        if self.correct_clock(clock, lookback) {
+            // This run has listed from where it stood before.
+            self.listed_to = None;
         }
         let queued: Vec<_> = self.fresh.drain(..).chain(self.retries.drain(..)).collect();
         let tried = queued.iter().filter(|queued| queued.tries.made > 0).count();
@@ -358,6 +376,7 @@ mod tests {
     use crate::timestamp::{DAY, HOUR};
 
     const NOW: i64 = 1_800_000_000;
+    const CLOCK: Option<ClockReading> = None;
 
     fn at(seconds_before_now: i64) -> Timestamp {
         Timestamp::from_unix(NOW - seconds_before_now)
@@ -380,7 +399,7 @@ mod tests {
 
     /// Lists a page of the window at hand.
     fn list(run: &mut StreamRun, page: Page) -> Result<(), String> {
-        let (window, _) = run.next_page(Some(0), at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(CLOCK, at(0), HOUR).unwrap();
         run.take_page(page, window, at(0))
     }
 
@@ -390,7 +409,7 @@ mod tests {
         list(&mut run, page(&["a", "b"], Some("2"))).unwrap();
         list(&mut run, page(&["b", "c"], None)).unwrap();
         assert_eq!((run.queued(), &run.walk), (3, &Walk::Done));
-        run.finish(Some(0), (at(0), at(0)), HOUR, false);
+        run.finish(CLOCK, (at(0), at(0)), HOUR, false);
         assert_eq!((run.state.position, run.state.waiting.len()), (at(0), 3));
         assert_eq!(run.state.last_success, Some(at(0)));
     }
@@ -399,7 +418,7 @@ mod tests {
     fn a_window_that_was_not_listed_to_its_end_moves_no_position() {
         let mut run = stream(at(HOUR));
         list(&mut run, page(&["a"], Some("2"))).unwrap();
-        run.finish(Some(0), (at(0), at(0)), HOUR, false);
+        run.finish(CLOCK, (at(0), at(0)), HOUR, false);
         assert_eq!(run.state.position, at(HOUR));
         assert_eq!(run.state.last_success, None);
         assert_eq!(run.state.window, DAY / 2, "and is narrowed");
@@ -425,11 +444,11 @@ mod tests {
     #[test]
     fn a_clamped_window_still_tells_the_whole_gap() {
         let mut run = stream(at(12 * DAY));
-        let (window, _) = run.next_page(Some(0), at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(CLOCK, at(0), HOUR).unwrap();
         let first = window.lost.unwrap();
         assert_eq!(first.0, at(12 * DAY));
         assert!(run.clamp());
-        let (window, _) = run.next_page(Some(0), at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(CLOCK, at(0), HOUR).unwrap();
         let second = window.lost.unwrap();
         assert_eq!(second.0, at(12 * DAY));
         assert!(second.1 > first.1);
@@ -447,10 +466,10 @@ mod tests {
         state.waiting = vec![failed, not_due, left_over];
         let mut run = StreamRun::new(ContentType::General, state, at(0));
         let now = Instant::now();
-        assert_eq!(run.next_fresh(now).unwrap().blob.id, "left over");
-        assert_eq!(run.next_retry(now).unwrap().blob.id, "failed");
+        assert_eq!(run.next_blob(false, now).unwrap().blob.id, "left over");
+        assert_eq!(run.next_blob(true, now).unwrap().blob.id, "failed");
         assert_eq!(run.queued(), 0);
-        run.finish(Some(0), (at(0), at(0)), HOUR, false);
+        run.finish(CLOCK, (at(0), at(0)), HOUR, false);
         assert_eq!(run.state.waiting.len(), 1);
         assert!(run.state.last_error.unwrap().contains("1 content blobs"));
     }
@@ -463,7 +482,7 @@ mod tests {
         list(&mut run, page(&ids, Some("more"))).unwrap();
         let now = Instant::now();
         let mut tried = 0;
-        while let Some(queued) = run.next_fresh(now) {
+        while let Some(queued) = run.next_blob(false, now) {
             tried += 1;
             run.park(queued.blob, at(0), "refused".to_owned());
         }

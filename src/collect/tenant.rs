@@ -9,12 +9,15 @@ use crate::auth::{Claims, Credentials, RENEW_BEFORE};
 use crate::clock::Clock;
 use crate::config::{self, is_guid};
 use crate::content::{ContentType, Reaction, excerpt};
-use crate::state::{SUBSCRIPTION_PAUSE, Tenant, Window};
+use crate::state::{ClockReading, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
 
 /// The longest pause that we choose ourselves for a tenant that is asked to slow down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A request of a walk that takes longer than this gets company.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The longest `Retry-After` that is obeyed to the letter, in seconds: no run lasts longer.
 const MOST_WAIT: u64 = 86_400;
@@ -30,6 +33,8 @@ pub struct TenantStart<'a> {
     pub token: Option<KeptToken>,
     /// Its state, which has a stream for each configured content type.
     pub state: Tenant,
+    /// Whether one of its streams is of this run: its subscription may have to be started.
+    pub has_new_stream: bool,
 }
 
 pub(super) struct TenantRun<'a> {
@@ -46,8 +51,13 @@ pub(super) struct TenantRun<'a> {
     /// Whether the token is of this run, and whether it took the place of one that was refused.
     signed_in: bool,
     renewed: bool,
-    /// A request of its walk is in flight.
-    pub(super) stepping: bool,
+    /// Requests of its walk that are in flight, and when the last one was sent.
+    stepping: usize,
+    stepped_at: Option<Instant>,
+    /// Its last run failed: it may hang, so it gets no more than its share of the connections.
+    pub(super) is_suspect: bool,
+    /// Blobs of it that are being fetched.
+    pub(super) fetching: usize,
     /// Tries of the walk's request at hand, where it is no listing.
     tries: Tries,
     /// The API asked it to slow down until then.
@@ -92,9 +102,11 @@ pub(super) struct RunContext<'a> {
 }
 
 impl RunContext<'_> {
-    /// How much the clock was corrected in this run, if the API has told its time.
-    pub(super) fn correction(&self) -> Option<i64> {
-        self.clock.seen().then(|| self.clock.offset().saturating_sub(self.offset_was))
+    /// What is known of the time, if the API has told it in this run.
+    pub(super) fn reading(&self) -> Option<ClockReading> {
+        let offset = self.clock.offset();
+        let change = offset.saturating_sub(self.offset_was);
+        self.clock.seen().then(|| ClockReading { now: self.clock.now(), offset, change })
     }
 }
 
@@ -120,11 +132,14 @@ impl<'a> TenantRun<'a> {
             kept,
             signed_in: false,
             renewed: false,
-            stepping: false,
+            stepping: 0,
+            stepped_at: None,
+            is_suspect: false,
+            fetching: 0,
             tries: Tries::default(),
             paused_until: None,
             pauses: 0,
-            list_subscriptions: false,
+            list_subscriptions: start.has_new_stream,
             subscriptions_listed: false,
             to_start: Vec::new(),
             trouble: None,
@@ -148,7 +163,8 @@ impl<'a> TenantRun<'a> {
             .collect();
         self.order = (0..self.streams.len()).collect();
         self.order.sort_by_key(|s| self.streams.get(*s).map(|stream| stream.state.position));
-        self.list_subscriptions = self.streams.iter().any(|stream| stream.state.is_new());
+        self.is_suspect = state.last_error.is_some()
+            || self.streams.iter().any(|stream| stream.state.last_error.is_some());
         // The pause that an earlier run was asked for.
         let pause = state.paused_until.take().map(|until| until.since(now));
         let pause = pause.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
@@ -217,19 +233,44 @@ impl<'a> TenantRun<'a> {
     /// The next request of the walk, if one may be sent now.
     pub(super) fn next_step(&mut self, run: RunContext<'_>, may_list: bool) -> Option<Step> {
         let now = Instant::now();
-        if self.stepping || !self.is_due(now) || !self.tries.is_due(now) {
+        if !self.is_due(now)
+            || !self.tries.is_due(now)
+            || self.next_turn().is_some_and(|at| at > now)
+        {
             return None;
         }
+        let step = self.due_step(run, may_list, now)?;
+        self.stepping += 1;
+        self.stepped_at = Some(now);
+        Some(step)
+    }
+
+    /// When a request of the walk may be sent beside one that is in flight: one after the other
+    /// needs one connection only, but one that hangs is to hold up no other stream.
+    fn next_turn(&self) -> Option<Instant> {
+        self.stepped_at.filter(|_| self.stepping > 0).map(|at| at + SLOW)
+    }
+
+    /// A request of the walk has been dealt with.
+    pub(super) fn step_ended(&mut self) {
+        self.stepping = self.stepping.saturating_sub(1);
+        // What is in flight still has been so for long.
+        self.stepped_at = None;
+    }
+
+    fn due_step(&mut self, run: RunContext<'_>, may_list: bool, now: Instant) -> Option<Step> {
+        // Beside another request only a listing may be sent.
+        let alone = self.stepping == 0;
         if self.renew_at.is_some_and(|at| at <= now) {
             self.access = None;
         }
         let Some(access) = self.access.clone() else {
-            return Some(Step::SignIn);
+            return alone.then_some(Step::SignIn);
         };
         if self.subscriptions_are_due(run.clock.now()) {
-            return Some(Step::ListSubscriptions(access));
+            return alone.then_some(Step::ListSubscriptions(access));
         }
-        if let Some(content_type) = self.to_start.pop() {
+        if alone && let Some(content_type) = self.to_start.pop() {
             return Some(Step::Start(access, content_type));
         }
         if !may_list {
@@ -239,7 +280,7 @@ impl<'a> TenantRun<'a> {
             let Some(stream) = self.streams.get_mut(s).filter(|stream| stream.may_list(now)) else {
                 continue;
             };
-            let page = stream.next_page(run.correction(), run.clock.now(), run.lookback);
+            let page = stream.next_page(run.reading(), run.clock.now(), run.lookback);
             if let Some((window, link)) = page {
                 let content_type = stream.content_type;
                 let page = ListPage { stream: s, content_type, access, window, link };
@@ -272,7 +313,8 @@ impl<'a> TenantRun<'a> {
             return self.paused_until.filter(|_| self.has_work());
         }
         let streams = self.streams.iter().filter_map(|stream| stream.next_time(now));
-        streams.chain(self.tries.due_after(now)).min()
+        let turn = self.next_turn().filter(|at| *at > now);
+        streams.chain(self.tries.due_after(now)).chain(turn).min()
     }
 
     /// Pauses the tenant: as long as the server says, else 1 to 60 s, doubling.
@@ -350,7 +392,11 @@ impl<'a> TenantRun<'a> {
     pub(super) fn sign_in_failed(&mut self, trouble: Trouble) {
         let text = format!("sign-in failed: {}", trouble.text);
         let passing = matches!(trouble.reaction, Reaction::Retry | Reaction::Pause);
-        if passing && self.tries.again(Instant::now(), wait(&trouble)) {
+        let now = Instant::now();
+        if passing && trouble.retry_after.is_some() {
+            self.pause(now, wait(&trouble));
+        }
+        if passing && self.tries.again(now, None) {
             self.trouble = Some(text);
         } else {
             self.failed = Some(text);
@@ -489,6 +535,7 @@ impl<'a> TenantRun<'a> {
         let Some(stream) = self.streams.get_mut(s) else {
             return;
         };
+        stream.in_flight = false;
         let again = match trouble.reaction {
             Reaction::Retry => stream.list_again(instant, wait(&trouble)),
             Reaction::Pause => stream.list_again(instant, None),
@@ -592,7 +639,8 @@ mod tests {
         }
         let token = KeptToken { token: Secret::new("t"), tid: None, expires: now.plus(3600) };
         let secret = Credentials::ClientSecret(Secret::new("s"));
-        let start = TenantStart { config, credentials: Ok(secret), token: Some(token), state };
+        let (credentials, token, has_new_stream) = (Ok(secret), Some(token), true);
+        let start = TenantStart { config, credentials, token, state, has_new_stream };
         let names: Vec<_> = positions.iter().map(|(name, _)| *name).collect();
         TenantRun::new(start, &names, now)
     }

@@ -421,6 +421,46 @@ fn blobs_that_hang_hold_up_no_new_one() {
 }
 
 #[test]
+fn a_stream_whose_listing_hangs_holds_up_no_other() {
+    let site = Site::new();
+    let options = "<run_timeout>10s</run_timeout><only_future_events>no</only_future_events>";
+    site.configure(options);
+    let hangs = Fault::on(Call::Content).content_type("Audit.AzureActiveDirectory").hang();
+    site.simulator.fault(hangs.always());
+    for content_type in &CONTENT_TYPES[1..] {
+        site.publish(content_type, Duration::minutes(5), &[content_type]);
+    }
+    let run = site.poll();
+    assert_eq!((run.code, run.ids().len()), (Some(1), 4), "{}", site.log());
+}
+
+#[test]
+fn tenants_that_hang_do_not_starve_the_others_for_ever() {
+    let guid = |n: usize| format!("a1b2c3d4-0000-4000-8000-0000000000{n:02}");
+    let mut builder = Simulator::builder();
+    for n in 2..8 {
+        builder = builder.tenant(Tenant::new(&guid(n), CLIENT, SECRET));
+    }
+    let site = Site::built(builder);
+    let auth: String = (2..8).map(|n| site.api_auth(&guid(n), CLIENT, SECRET)).collect();
+    let options = "<run_timeout>10s</run_timeout><max_connections>4</max_connections>\
+                   <only_future_events>no</only_future_events>";
+    site.configure_with(options, &auth, &[GENERAL]);
+    for n in 2..8 {
+        let hangs = Fault::on(Call::Content).tenant(&guid(n)).always().hang();
+        if n < 6 {
+            site.simulator.fault(hangs);
+        }
+        let blob = Blob::new(site.now() - Duration::minutes(5), &[record(&guid(n))]);
+        site.simulator.publish(&guid(n), GENERAL, blob);
+    }
+    let mut seen = site.poll().ids();
+    seen.extend(site.poll().ids());
+    seen.sort();
+    assert_eq!(seen, [guid(6), guid(7)], "{}", site.log());
+}
+
+#[test]
 fn a_subscription_that_cannot_be_started_is_a_failure_until_it_can() {
     let site = Site::new();
     let body =
