@@ -492,6 +492,8 @@ impl<'a> Collector<'a> {
     fn take_fetched(&self, fetch: Fetch<'a>, fetched: Fetched) {
         let Fetch { stream: (t, s), tenant_id, content_type, access, mut queued } = fetch;
         let now = self.clock().now();
+        // By the API's clock or by this machine's, should one of them be late.
+        let latest = now.max(local_now());
         let gone = match &fetched {
             Fetched::Trouble(trouble) => match trouble.reaction {
                 Reaction::Expired => true,
@@ -505,7 +507,7 @@ impl<'a> Collector<'a> {
             let gone = self.say(tenant_id, content_type, &gone_blob(&queued.blob, trouble));
             if let Some(stream) = self.lock().stream_mut((t, s)) {
                 if gone {
-                    stream.done_with(&queued.blob, now);
+                    stream.done_with(&queued.blob, latest);
                 } else {
                     stream.requeue(queued, true);
                 }
@@ -528,7 +530,7 @@ impl<'a> Collector<'a> {
         };
         if whole {
             stream.blobs += 1;
-            stream.done_with(&queued.blob, now);
+            stream.done_with(&queued.blob, latest);
             return;
         }
         if let Fetched::Restart = fetched {

@@ -330,10 +330,10 @@ impl StreamRun {
     }
 
     /// A blob is delivered, or lost for good: it is not to be fetched again.
-    pub(super) fn done_with(&mut self, blob: &Waiting, now: Timestamp) {
+    /// `latest`: what comes after it can't be a time of creation, and would be remembered for ever.
+    pub(super) fn done_with(&mut self, blob: &Waiting, latest: Timestamp) {
         self.failed_in_a_row = 0;
-        // A time in the future would be remembered for ever.
-        self.state.delivered.insert(fingerprint(&blob.id), blob.created.min(now));
+        self.state.delivered.insert(fingerprint(&blob.id), blob.created.min(latest));
     }
 
     /// Brings the stream's state to its end of the run. `at_least`: a time that has surely come.
