@@ -1,0 +1,287 @@
+//! Which job comes next: the order between steps and fetches, tenants and streams.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Halt;
+use super::stream::{Queued, StreamRun};
+use super::tenant::{RunContext, Step, TenantRun};
+use crate::api::Access;
+use crate::content::ContentType;
+use crate::state::Turns;
+
+/// No stream lists a further page when all of them together have so many blobs queued.
+const MOST_QUEUED_IN_ALL: usize = 10_000;
+
+/// Where there is one connection only, a blob of an earlier run gets it after so many new ones.
+const RETRY_EVERY: u32 = 8;
+
+/// A stream: the index of its tenant, and its own in there.
+pub(super) type StreamIndex = (usize, usize);
+
+/// What the workers share: the tenants of the run, and whose turn it is.
+pub(super) struct Shared<'a> {
+    pub(super) tenants: Vec<TenantRun<'a>>,
+    streams: Vec<StreamIndex>,
+    connections: usize,
+    /// Whose turn it is to take a step, in `tenants`, and to have a blob fetched, in `streams`.
+    step_turn: usize,
+    fetch_turn: usize,
+    last_step: Option<usize>,
+    last_fetch: Option<StreamIndex>,
+    last_was_step: bool,
+    /// Workers that are at a job, that are at a step, at one of a suspect tenant, and that fetch a
+    /// blob of an earlier run.
+    pub(super) busy: usize,
+    pub(super) stepping: usize,
+    suspect_steps: usize,
+    retrying: usize,
+    /// New blobs taken since the last one of an earlier run.
+    since_retry: u32,
+    /// Nothing is left to be done in this run.
+    pub(super) finished: bool,
+    /// No further job is taken.
+    pub(super) halt: Option<Halt>,
+}
+
+pub(super) enum Job<'a> {
+    /// A tenant's request, and whether the tenant was suspect when it was sent.
+    Step(usize, Step, bool),
+    Fetch(Fetch<'a>),
+}
+
+pub(super) struct Fetch<'a> {
+    pub(super) stream: StreamIndex,
+    pub(super) tenant_id: &'a str,
+    pub(super) content_type: ContentType,
+    pub(super) access: Arc<Access>,
+    pub(super) queued: Queued,
+}
+
+/// What of a job is counted while it is in flight.
+pub(super) enum Kind {
+    Step { suspect: bool },
+    Fetch { tenant: usize, retry: bool },
+}
+
+impl Job<'_> {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Step(_, _, suspect) => Kind::Step { suspect: *suspect },
+            Self::Fetch(fetch) => {
+                Kind::Fetch { tenant: fetch.stream.0, retry: fetch.queued.is_retry }
+            }
+        }
+    }
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(tenants: Vec<TenantRun<'a>>, turns: &Turns, connections: usize) -> Self {
+        let streams: Vec<StreamIndex> = tenants
+            .iter()
+            .enumerate()
+            .flat_map(|(t, tenant)| (0..tenant.streams.len()).map(move |s| (t, s)))
+            .collect();
+        let is = |t: &TenantRun<'_>, id: &str| t.config.tenant_id.eq_ignore_ascii_case(id);
+        let listed = turns.listed.as_ref();
+        let listed = listed.and_then(|id| tenants.iter().position(|tenant| is(tenant, id)));
+        let fetched = turns.fetched.as_ref().and_then(|(id, content_type)| {
+            streams.iter().position(|(t, s)| {
+                tenants.get(*t).is_some_and(|tenant| {
+                    is(tenant, id)
+                        && tenant.streams.get(*s).is_some_and(|s| s.content_type == *content_type)
+                })
+            })
+        });
+        Self {
+            step_turn: listed.map_or(0, |last| last + 1),
+            fetch_turn: fetched.map_or(0, |last| last + 1),
+            tenants,
+            streams,
+            connections,
+            last_step: None,
+            last_fetch: None,
+            last_was_step: false,
+            busy: 0,
+            stepping: 0,
+            suspect_steps: 0,
+            retrying: 0,
+            since_retry: 0,
+            finished: false,
+            halt: None,
+        }
+    }
+
+    /// A job of this kind has been dealt with.
+    pub(super) fn ended(&mut self, kind: &Kind) {
+        self.busy -= 1;
+        match *kind {
+            Kind::Step { suspect } => {
+                self.stepping -= 1;
+                self.suspect_steps -= usize::from(suspect);
+            }
+            Kind::Fetch { tenant, retry } => {
+                self.retrying -= usize::from(retry);
+                if let Some(tenant) = self.tenants.get_mut(tenant) {
+                    tenant.fetching -= 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn stream(&self, (t, s): StreamIndex) -> Option<&StreamRun> {
+        self.tenants.get(t)?.streams.get(s)
+    }
+
+    pub(super) fn stream_mut(&mut self, (t, s): StreamIndex) -> Option<&mut StreamRun> {
+        self.tenants.get_mut(t)?.streams.get_mut(s)
+    }
+
+    /// Another configured tenant that has this GUID.
+    pub(super) fn twin(&self, t: usize, guid: &str) -> Option<&'a str> {
+        let others = self.tenants.iter().enumerate().filter(|(other, _)| *other != t);
+        others.map(|(_, tenant)| tenant).find(|tenant| tenant.has_guid(guid)).map(|tenant| {
+            let config: &'a crate::config::Tenant = tenant.config;
+            config.tenant_id.as_str()
+        })
+    }
+
+    /// Takes no further job. A failed write outweighs every other reason: nothing may be saved.
+    pub(super) fn halt(&mut self, why: Halt) {
+        if self.halt.is_none() || matches!(why, Halt::WriteFailed(_)) {
+            self.halt = Some(why);
+        }
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        self.tenants.iter().flat_map(|tenant| &tenant.streams).any(|stream| stream.queued() > 0)
+    }
+
+    /// Takes the next job that may be done now.
+    pub(super) fn take_job(&mut self, run: RunContext<'_>, may_fetch: bool) -> Option<Job<'a>> {
+        // Steps bring more to do, fetches get it done: while there are both, half each.
+        let steps_first =
+            self.stepping * 2 < self.connections && (self.connections > 1 || !self.last_was_step);
+        let job = if !may_fetch {
+            self.take_step(run)
+        } else if steps_first {
+            self.take_step(run).or_else(|| self.take_fetch())
+        } else {
+            self.take_fetch().or_else(|| self.take_step(run))
+        }?;
+        self.last_was_step = matches!(job, Job::Step(..));
+        self.busy += 1;
+        Some(job)
+    }
+
+    /// The next request of the tenant whose turn it is.
+    fn take_step(&mut self, run: RunContext<'_>) -> Option<Job<'a>> {
+        let now = Instant::now();
+        let queued =
+            |tenant: &TenantRun<'_>| tenant.streams.iter().map(StreamRun::queued).sum::<usize>();
+        let can_fetch = |t: &&TenantRun<'_>| t.access.is_some() && t.is_due(now);
+        let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
+        let may_list = queued < MOST_QUEUED_IN_ALL;
+        let job = self.take_step_of(false, run, may_list);
+        let others_work = self.tenants.iter().any(|tenant| !tenant.is_suspect && tenant.has_work());
+        if job.is_some() || (others_work && self.suspect_steps >= self.share()) {
+            return job;
+        }
+        self.take_step_of(true, run, may_list)
+    }
+
+    /// The share of the connections that what may hang gets, while there is other work.
+    fn share(&self) -> usize {
+        (self.connections / 4).max(1)
+    }
+
+    fn take_step_of(
+        &mut self,
+        suspect: bool,
+        run: RunContext<'_>,
+        may_list: bool,
+    ) -> Option<Job<'a>> {
+        let count = self.tenants.len();
+        for offset in 0..count {
+            let t = (self.step_turn + offset) % count;
+            let tenant = self.tenants.get_mut(t).filter(|tenant| tenant.is_suspect == suspect);
+            if let Some(step) = tenant.and_then(|tenant| tenant.next_step(run, may_list)) {
+                self.stepping += 1;
+                self.suspect_steps += usize::from(suspect);
+                self.step_turn = t + 1;
+                self.last_step = Some(t);
+                return Some(Job::Step(t, step, suspect));
+            }
+        }
+        None
+    }
+
+    /// The next blob. Blobs of earlier runs have a quarter of the connections, and more only where
+    /// no new ones are left.
+    fn take_fetch(&mut self) -> Option<Job<'a>> {
+        let retry = self.retrying < self.share()
+            && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
+        let fetch = self.take_fetch_of(retry).or_else(|| self.take_fetch_of(!retry))?;
+        if fetch.queued.is_retry {
+            self.retrying += 1;
+            self.since_retry = 0;
+        } else {
+            self.since_retry = self.since_retry.saturating_add(1);
+        }
+        Some(Job::Fetch(fetch))
+    }
+
+    /// The next blob of the tenant that has the fewest in flight, so that one whose blobs hang holds
+    /// up no other; among its equals that of the stream whose turn it is.
+    fn take_fetch_of(&mut self, retry: bool) -> Option<Fetch<'a>> {
+        let now = Instant::now();
+        let count = self.streams.len();
+        let mut best: Option<(usize, usize)> = None;
+        for offset in 0..count {
+            let turn = (self.fetch_turn + offset) % count;
+            let (t, s) = self.streams.get(turn).copied()?;
+            let tenant = self.tenants.get(t)?;
+            let fewer = best.is_none_or(|(fetching, _)| tenant.fetching < fetching);
+            if fewer
+                && tenant.access.is_some()
+                && tenant.is_due(now)
+                && tenant.streams.get(s)?.has_due(retry, now)
+            {
+                best = Some((tenant.fetching, turn));
+                if tenant.fetching == 0 {
+                    break;
+                }
+            }
+        }
+        let (_, turn) = best?;
+        let (t, s) = self.streams.get(turn).copied()?;
+        let tenant = self.tenants.get_mut(t)?;
+        let access = tenant.access.clone()?;
+        let stream = tenant.streams.get_mut(s)?;
+        let queued = stream.next_blob(retry, now)?;
+        tenant.fetching += 1;
+        self.fetch_turn = turn + 1;
+        self.last_fetch = Some((t, s));
+        let (tenant_id, content_type) = (tenant.config.tenant_id.as_str(), stream.content_type);
+        Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued })
+    }
+
+    /// When the next of the jobs that are not due yet will be.
+    pub(super) fn next_time(&self, now: Instant) -> Option<Instant> {
+        self.tenants.iter().filter_map(|tenant| tenant.next_time(now)).min()
+    }
+
+    /// Where the run left off, if it had to stop.
+    pub(super) fn turns(&self) -> Turns {
+        if self.halt.is_none() {
+            return Turns::default();
+        }
+        let tenant_id = |t: usize| self.tenants.get(t).map(|t| t.config.tenant_id.clone());
+        Turns {
+            listed: self.last_step.and_then(tenant_id),
+            fetched: self
+                .last_fetch
+                .and_then(|(t, s)| Some((tenant_id(t)?, self.stream((t, s))?.content_type))),
+        }
+    }
+}
