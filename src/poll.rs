@@ -178,8 +178,10 @@ fn start_tenants<'a>(
     tokens: &Tokens,
     now: Timestamp,
 ) -> Vec<TenantStart<'a>> {
+    let is_configured =
+        |name: &str| config.tenants.iter().any(|t| t.tenant_id.eq_ignore_ascii_case(name));
     let start = |tenant: &'a config::Tenant| {
-        let mut kept = state.take_tenant(&tenant.tenant_id);
+        let mut kept = state.take_tenant(&tenant.tenant_id, is_configured);
         let mut has_new_stream = false;
         for content_type in &config.subscriptions {
             kept.streams.entry(*content_type).or_insert_with(|| {

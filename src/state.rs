@@ -49,7 +49,6 @@ pub struct State {
     /// The configured interval in seconds, for those who judge how old `last_poll` may be.
     pub interval: i64,
     /// Where a run that had to stop left off, so that the next one goes on behind it.
-    #[serde(default)]
     pub turns: Turns,
     /// By `tenant_id` as configured, in lower case.
     pub tenants: BTreeMap<String, Tenant>,
@@ -118,13 +117,14 @@ impl State {
     /// Takes the state of a configured tenant out of here, or makes a new one.
     ///
     /// A tenant may be configured by a domain name and later by its GUID: the state is the same.
-    pub fn take_tenant(&mut self, tenant_id: &str) -> Tenant {
+    /// That of one that `is_configured` by its own name is not taken, though.
+    pub fn take_tenant(&mut self, tenant_id: &str, is_configured: impl Fn(&str) -> bool) -> Tenant {
         let key = tenant_id.to_ascii_lowercase();
         if let Some(tenant) = self.tenants.remove(&key) {
             return tenant;
         }
         let same = |tenant: &Tenant| tenant.guid.as_deref() == Some(key.as_str());
-        let other = self.tenants.iter().find(|(_, tenant)| same(tenant));
+        let other = self.tenants.iter().find(|(name, t)| same(t) && !is_configured(name));
         let other = other.map(|(name, _)| name.clone());
         other.and_then(|name| self.tenants.remove(&name)).unwrap_or_default()
     }
@@ -154,10 +154,8 @@ pub struct Tenant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guid: Option<String>,
     /// When a run last had it in its configuration.
-    #[serde(default)]
     pub configured_at: Option<Timestamp>,
     /// When its subscriptions were last listed.
-    #[serde(default)]
     pub subscriptions_listed: Option<Timestamp>,
     /// The API has asked it to slow down until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,7 +164,6 @@ pub struct Tenant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Its streams.
-    #[serde(default)]
     pub streams: BTreeMap<ContentType, Stream>,
 }
 
@@ -194,13 +191,10 @@ pub struct Stream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     /// How long a window to list, in seconds: shorter where a run can't work off a whole one.
-    #[serde(default = "longest_window")]
     pub window: i64,
     /// Blobs delivered since the horizon.
-    #[serde(default)]
     pub delivered: Delivered,
     /// Blobs listed and not yet delivered.
-    #[serde(default)]
     pub waiting: Vec<Waiting>,
     /// When we last asked for its subscription to be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,18 +206,12 @@ pub struct Stream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribed_since: Option<Timestamp>,
     /// When it was last listed to the end without a failure.
-    #[serde(default)]
     pub last_success: Option<Timestamp>,
     /// Why it last failed; none after a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Runs that failed in a row.
-    #[serde(default)]
     pub failures: u32,
-}
-
-fn longest_window() -> i64 {
-    LONGEST_WINDOW
 }
 
 /// A blob that was listed and is not delivered yet, or not to its end.
@@ -515,18 +503,6 @@ impl Delivered {
     fn forget_before(&mut self, horizon: Timestamp) {
         self.0.retain(|_, created| *created >= horizon);
     }
-
-    /// How many are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether none is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -765,7 +741,7 @@ mod tests {
     #[test]
     fn a_state_survives_its_file() {
         let mut state = State::default();
-        let mut tenant = state.take_tenant("Contoso.example");
+        let mut tenant = state.take_tenant("Contoso.example", |_| false);
         let mut stream = Stream::first(true, None, at(0));
         stream.waiting.push(waiting("a$b", at(5)));
         tenant.streams.insert(ContentType::Dlp, stream);
@@ -776,7 +752,9 @@ mod tests {
         assert_eq!(read, state);
         tenant.configured_at = Some(at(0));
         assert!(read.same_tenant("guid", "contoso.example").is_none());
-        assert_eq!(read.take_tenant("GUID"), tenant, "known by its GUID too");
+        let other = read.take_tenant("GUID", |name| name == "contoso.example");
+        assert_eq!(other, Tenant::default(), "that one is configured itself");
+        assert_eq!(read.take_tenant("GUID", |_| false), tenant, "known by its GUID too");
         read.put_tenant("guid", tenant, at(30 * DAY + 1));
         read.end_poll(at(1), 7, 60, Turns::default());
         assert_eq!((read.tenants.len(), read.clock_offset, read.interval), (1, 7, 60));
@@ -787,11 +765,24 @@ mod tests {
     #[test]
     fn unknown_versions_and_damage_are_told_apart() {
         assert_eq!(State::parse(br#"{"version":2,"x":[]}"#), Err(BadState::Version(2)));
-        let no_tenants = br#"{"version":1,"clock_offset":0,"last_poll":null,"interval":60}"#;
+        let no_tenants =
+            br#"{"version":1,"clock_offset":0,"last_poll":null,"interval":60,"turns":{}}"#;
         for damaged in [&b""[..], b"{", b"{}", br#"{"version":1}"#, no_tenants, b"\0\0"] {
             assert!(matches!(State::parse(damaged), Err(BadState::Damaged(_))));
         }
-        let cut = br#"{"version":1,"clock_offset":0,"last_poll":null,"interval":60,"tenants":{"t":{"streams":{"DLP.All":{"position":"2015-05-23T17:35:00Z","horizon":"2015-05-23T17:35:00Z","delivered":{"since":"2015-05-23T17:35:00Z","blobs":"AAAA"}}}}}}"#;
+        let mut whole = State::default();
+        let mut tenant = Tenant::default();
+        tenant.streams.insert(ContentType::Dlp, Stream::first(true, None, at(0)));
+        whole.put_tenant("t", tenant, at(0));
+        let whole = serde_json::to_value(&whole).unwrap();
+        for member in ["position", "horizon", "window", "delivered", "waiting", "failures"] {
+            let mut partial = whole.clone();
+            let stream = &mut partial["tenants"]["t"]["streams"]["DLP.All"];
+            assert!(stream.as_object_mut().unwrap().remove(member).is_some());
+            let partial = State::parse(partial.to_string().as_bytes());
+            assert!(matches!(partial, Err(BadState::Damaged(_))), "{member}");
+        }
+        let cut = br#"{"version":1,"clock_offset":0,"last_poll":null,"interval":60,"turns":{},"tenants":{"t":{"streams":{"DLP.All":{"position":"2015-05-23T17:35:00Z","horizon":"2015-05-23T17:35:00Z","delivered":{"since":"2015-05-23T17:35:00Z","blobs":"AAAA"}}}}}}"#;
         assert!(matches!(State::parse(cut), Err(BadState::Damaged(why)) if why.contains("cut")));
     }
 

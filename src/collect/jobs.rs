@@ -140,10 +140,8 @@ impl<'a> Shared<'a> {
     /// Another configured tenant that has this GUID.
     pub(super) fn twin(&self, t: usize, guid: &str) -> Option<&'a str> {
         let others = self.tenants.iter().enumerate().filter(|(other, _)| *other != t);
-        others.map(|(_, tenant)| tenant).find(|tenant| tenant.has_guid(guid)).map(|tenant| {
-            let config: &'a crate::config::Tenant = tenant.config;
-            config.tenant_id.as_str()
-        })
+        let twin = others.map(|(_, tenant)| tenant).find(|tenant| tenant.has_guid(guid));
+        twin.map(|tenant| tenant.config.tenant_id.as_str())
     }
 
     /// Takes no further job. A failed write outweighs every other reason: nothing may be saved.

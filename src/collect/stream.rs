@@ -35,7 +35,7 @@ pub(super) struct StreamRun {
     /// Whether a page is being listed.
     pub(super) in_flight: bool,
     /// Tries of the listing request at hand.
-    tries: Tries,
+    pub(super) tries: Tries,
     clamps: u32,
     relists: u32,
     /// Links followed in the window at hand.
@@ -280,11 +280,6 @@ impl StreamRun {
             }
         };
         Ok(())
-    }
-
-    /// The listing request failed in passing: whether it is to be sent again.
-    pub(super) fn list_again(&mut self, now: Instant, retry_after: Option<Duration>) -> bool {
-        self.tries.again(now, retry_after)
     }
 
     /// The link to the next page was not taken: from the window's first page, please; false when

@@ -537,8 +537,8 @@ impl<'a> TenantRun<'a> {
         };
         stream.in_flight = false;
         let again = match trouble.reaction {
-            Reaction::Retry => stream.list_again(instant, wait(&trouble)),
-            Reaction::Pause => stream.list_again(instant, None),
+            Reaction::Retry => stream.tries.again(instant, wait(&trouble)),
+            Reaction::Pause => stream.tries.again(instant, None),
             Reaction::Renew | Reaction::Consent => renewed,
             Reaction::ListAgain => stream.relist(),
             Reaction::Clamp => stream.clamp(),

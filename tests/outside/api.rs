@@ -508,3 +508,19 @@ fn a_tenant_without_a_token_is_not_starved_by_full_queues() {
     assert_eq!((run.code, run.ids()), (Some(1), vec!["2".to_owned()]));
     assert_eq!(site.log().matches("sign-in failed").count(), 24, "{}", site.log());
 }
+
+#[test]
+fn a_second_name_of_a_tenant_takes_nothing_from_the_first() {
+    let site = Site::new();
+    let by_domain = site.api_auth("contoso.example", CLIENT, SECRET);
+    let options = "<only_future_events>no</only_future_events>";
+    site.configure_with(options, &by_domain, &[GENERAL]);
+    site.publish(GENERAL, Duration::minutes(5), &["1"]);
+    assert_eq!(site.poll_well().ids(), ["1"]);
+    let both = site.api_auth(TENANT, CLIENT, SECRET) + &by_domain;
+    site.configure_with(options, &both, &[GENERAL]);
+    let run = site.poll();
+    assert_eq!((run.code, run.text().as_str()), (Some(1), ""));
+    site.configure_with(options, &by_domain, &[GENERAL]);
+    assert_eq!(site.poll_well().text(), "");
+}
