@@ -2,6 +2,7 @@
 //! request and says what came of it; when to send it again is `collect`'s matter.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use ureq::http::Uri;
 
@@ -133,6 +134,15 @@ impl Access {
     }
 }
 
+/// Since when a subscription is on that was to be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It was off or missing.
+    Now,
+    /// It was on already.
+    Before,
+}
+
 /// One page of a listing.
 #[derive(Debug)]
 pub struct Page {
@@ -144,16 +154,16 @@ pub struct Page {
 
 /// The two hosts as they are called.
 #[derive(Debug)]
-pub struct Api<'a> {
+pub struct Api {
     /// What sends.
-    pub http: &'a Http,
+    pub http: Arc<Http>,
     /// What the answers' `Date` sets.
-    pub clock: &'a Clock,
+    pub clock: Arc<Clock>,
     /// The largest answer held in memory, in bytes.
     pub max_held: usize,
 }
 
-impl Api<'_> {
+impl Api {
     /// Signs in.
     ///
     /// # Errors
@@ -176,6 +186,7 @@ impl Api<'_> {
             Trouble::refused(refusal.text)
         };
         trouble.retry_after = retry_after;
+        trouble.code = refusal.aadsts.map(|number| format!("AADSTS{number}"));
         Err(trouble)
     }
 
@@ -193,15 +204,16 @@ impl Api<'_> {
     ///
     /// # Errors
     /// It was not started.
-    pub fn start(&self, access: &Access, content_type: ContentType) -> Result<(), Trouble> {
+    pub fn start(&self, access: &Access, content_type: ContentType) -> Result<Started, Trouble> {
         let url = format!("{}/subscriptions/start?contentType={content_type}", access.root);
         let answer = self.call(access, &access.signed(&url), Payload::Post)?;
         if (200..300).contains(&answer.status) {
             // Read to its end, so that the connection can be used again.
-            return answer.read(MOST_ERROR).map(drop).map_err(Trouble::from);
+            answer.read(MOST_ERROR)?;
+            return Ok(Started::Now);
         }
         match self.refusal(access, answer) {
-            Trouble { reaction: Reaction::AlreadyOn, .. } => Ok(()),
+            Trouble { reaction: Reaction::AlreadyOn, .. } => Ok(Started::Before),
             trouble => Err(trouble),
         }
     }

@@ -11,12 +11,17 @@
 
 mod batch;
 mod jobs;
+#[cfg(test)]
+mod model;
 mod stream;
 mod tenant;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use signal_hook::iterator::Signals;
 
 use self::batch::Batch;
 use self::jobs::{Fetch, Job, Shared};
@@ -25,16 +30,40 @@ use self::tenant::{ListPage, RunContext, Step, TenantRun};
 use crate::api::{Access, Api, Trouble};
 use crate::clock::{Clock, local_now};
 use crate::config::Config;
-use crate::content::{ContentType, Reaction, excerpt};
-use crate::event::Gap;
+use crate::content::{Reaction, excerpt};
+use crate::health::{Outcome, Part, judge};
+use crate::notice::{Kind, Notice};
 use crate::output::{Output, Written};
 use crate::records::SplitError;
-use crate::state::{State, Tenant, Turns, Waiting};
+use crate::state::{MOST_NOTICES, State, Tenant, Turns};
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::KeptToken;
 
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long workers may take to come back when their connections are broken off; one that looks up
+/// a name may take longer, and is left behind.
+const BROKEN_OFF: Duration = Duration::from_millis(500);
+
+/// What a cycle works with.
+#[derive(Debug)]
+pub struct Cycle {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The two hosts.
+    pub api: Api,
+    /// Where events go.
+    pub output: Arc<Output>,
+    /// The state as the last run left it, without the parts that are in `tenants`.
+    pub state: State,
+    /// The configured tenants.
+    pub tenants: Vec<TenantStart>,
+    /// Whether what is written is handed over to a modulesd, and may get lost there.
+    pub hand_over: bool,
+    /// When the run was begun.
+    pub begun: Instant,
+}
 
 /// A tenant at the end of a run.
 #[derive(Debug)]
@@ -45,6 +74,8 @@ pub struct TenantEnd {
     pub state: Tenant,
     /// The token to be kept.
     pub token: Option<KeptToken>,
+    /// Why its credentials can't be used, if they can't.
+    pub misconfigured: Option<String>,
 }
 
 /// What a run did.
@@ -58,8 +89,8 @@ pub struct Report {
     pub blobs: u64,
     /// Whether a tenant or a stream failed.
     pub failed: bool,
-    /// Whether a tenant's credentials could not be used.
-    pub misconfigured: bool,
+    /// What is to be told: gaps, failures, recoveries.
+    pub notices: Vec<Notice>,
     /// Where it left off, if it had to stop before all was done.
     pub turns: Turns,
     /// Why it had to stop, if it had to.
@@ -75,50 +106,96 @@ pub enum Halt {
     Time,
     /// `max_output`, or the most that Wazuh keeps of a run.
     Output,
+    /// SIGTERM.
+    Terminated,
     /// A write failed: nothing of the run may be saved.
     WriteFailed(String),
 }
 
-/// Collects what is new. `state`: as the last run left it; `tenants`: with their part of it.
-pub fn collect(
-    config: &Config,
-    api: Api<'_>,
-    output: &Output,
-    state: &State,
-    tenants: Vec<TenantStart<'_>>,
-    begun: Instant,
-) -> Report {
-    let now = api.clock.now();
-    let tenants: Vec<_> =
-        tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
-    let collector = Collector {
-        config,
-        run: RunContext {
-            clock: api.clock,
-            offset_was: state.clock_offset,
-            lookback: config.lookback,
-        },
-        state,
-        output,
-        deadline: begun + Duration::from_secs(config.run_timeout),
-        shared: Mutex::new(Shared::new(tenants, &state.turns, config.max_connections)),
-        changed: Condvar::new(),
-        stopped: AtomicBool::new(false),
-        events: AtomicU64::new(0),
-        api,
-    };
-    collector.run();
-    collector.finish()
+/// One cycle's collecting. First [`run`](Collection::run), then, when nobody writes any more,
+/// [`finish`](Collection::finish).
+pub struct Collection(Arc<Collector>);
+
+impl std::fmt::Debug for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Collection")
+    }
 }
 
-struct Collector<'a> {
-    config: &'a Config,
-    api: Api<'a>,
-    run: RunContext<'a>,
-    state: &'a State,
-    output: &'a Output,
+impl Collection {
+    /// Takes everything that a cycle works with.
+    #[must_use]
+    pub fn new(cycle: Cycle) -> Self {
+        let Cycle { config, api, output, state, tenants, hand_over, begun } = cycle;
+        let now = api.clock.now();
+        let tenants =
+            tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
+        let room = MOST_NOTICES.saturating_sub(state.notices.len());
+        let shared = Shared::new(tenants, &state.turns, config.max_connections, room);
+        Self(Arc::new(Collector {
+            run: RunContext {
+                clock: Arc::clone(&api.clock),
+                offset_was: state.clock_offset,
+                lookback: config.lookback,
+                hand_over,
+            },
+            deadline: begun + Duration::from_secs(config.run_timeout),
+            config,
+            state,
+            output,
+            shared: Mutex::new(shared),
+            changed: Condvar::new(),
+            stopped: AtomicBool::new(false),
+            events: AtomicU64::new(0),
+            api,
+        }))
+    }
+
+    /// Collects what is new; ends early at `run_timeout`, at `max_output`, or on one of `signals`.
+    /// A worker that hangs in a system call is left behind: it can neither write nor change what
+    /// [`finish`](Collection::finish) gives.
+    pub fn run(&self, mut signals: Signals) {
+        let collector = Arc::clone(&self.0);
+        let terminate = move || {
+            if signals.forever().next().is_some() {
+                collector.stop(&mut collector.lock(), Halt::Terminated);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(terminate)
+        {
+            log::warn!("SIGTERM will go unheard: no thread can be started: {error}");
+        }
+        let mut threads = 0;
+        for n in 0..self.0.config.max_connections {
+            let worker = std::thread::Builder::new().name(format!("worker-{n}"));
+            let collector = Arc::clone(&self.0);
+            if let Err(error) = worker.spawn(move || collector.work()) {
+                log::warn!("only {n} of max_connections threads could be started: {error}");
+                break;
+            }
+            threads += 1;
+        }
+        if threads == 0 {
+            self.0.work();
+        }
+        self.0.watch();
+    }
+
+    /// What the run did, and the state that it leaves. To be called when nobody writes any more.
+    #[must_use]
+    pub fn finish(&self) -> Report {
+        self.0.finish()
+    }
+}
+
+struct Collector {
+    config: Arc<Config>,
+    api: Api,
+    run: RunContext,
+    state: State,
+    output: Arc<Output>,
     deadline: Instant,
-    shared: Mutex<Shared<'a>>,
+    shared: Mutex<Shared>,
     changed: Condvar,
     /// Whoever is inside a blob stops behind the record at hand.
     stopped: AtomicBool,
@@ -135,40 +212,24 @@ enum Fetched {
     Trouble(Trouble),
 }
 
-impl<'a> Collector<'a> {
-    fn lock(&self) -> MutexGuard<'_, Shared<'a>> {
+impl Collector {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self) -> &Clock {
-        self.run.clock
-    }
-
-    fn run(&self) {
-        std::thread::scope(|scope| {
-            let mut threads = 0;
-            for n in 0..self.config.max_connections {
-                let worker = std::thread::Builder::new().name(format!("worker-{n}"));
-                if let Err(error) = worker.spawn_scoped(scope, || self.work()) {
-                    log::warn!("only {n} of max_connections threads could be started: {error}");
-                    break;
-                }
-                threads += 1;
-            }
-            if threads > 0 {
-                self.watch();
-            } else {
-                self.work();
-            }
-        });
+        &self.run.clock
     }
 
     /// Waits until all is done. At the deadline tells everyone to stop; what still hangs a while
-    /// later is broken off.
+    /// later, or on SIGTERM at once, is broken off.
     fn watch(&self) {
         let mut grace_ends: Option<Instant> = None;
         let mut shared = self.lock();
         while shared.busy > 0 || !(shared.finished || shared.halt.is_some()) {
+            if shared.halt == Some(Halt::Terminated) {
+                break;
+            }
             if self.stopped.load(Ordering::Relaxed) {
                 grace_ends.get_or_insert_with(|| Instant::now() + GRACE);
             }
@@ -180,14 +241,17 @@ impl<'a> Collector<'a> {
             } else if grace_ends.is_none() {
                 self.stop(&mut shared, Halt::Time);
             } else {
-                self.api.http.shut_down();
-                return;
+                break;
             }
+        }
+        if shared.busy > 0 {
+            self.api.http.shut_down();
+            drop(self.changed.wait_timeout_while(shared, BROKEN_OFF, |shared| shared.busy > 0));
         }
     }
 
     /// No further job, and those inside a blob stop behind the record at hand.
-    fn stop(&self, shared: &mut Shared<'_>, why: Halt) {
+    fn stop(&self, shared: &mut Shared, why: Halt) {
         self.stopped.store(true, Ordering::Relaxed);
         shared.halt(why);
         self.changed.notify_all();
@@ -211,7 +275,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Waits for a job; none when this run has no more.
-    fn next_job(&self) -> Option<Job<'a>> {
+    fn next_job(&self) -> Option<Job> {
         let mut shared = self.lock();
         loop {
             if shared.halt.is_some() || shared.finished {
@@ -224,7 +288,7 @@ impl<'a> Collector<'a> {
             }
             // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
             let full = self.output.written() >= self.config.max_output;
-            if let Some(job) = shared.take_job(self.run, !full) {
+            if let Some(job) = shared.take_job(&self.run, !full) {
                 return Some(job);
             }
             if full && shared.stepping == 0 && shared.has_queued() {
@@ -250,51 +314,58 @@ impl<'a> Collector<'a> {
             Step::SignIn => self.sign_in(t),
             Step::ListSubscriptions(access) => {
                 let result = self.api.subscriptions(&access);
-                let now = self.clock().now();
-                self.with_tenant(t, |tenant| match result {
+                self.with_tenant(t, result, |tenant, result, now| match result {
                     Ok(enabled) => tenant.take_subscriptions(&enabled, now),
                     Err(trouble) => tenant.subscriptions_failed(trouble, &access, now),
                 });
             }
             Step::Start(access, content_type) => {
                 let result = self.api.start(&access, content_type);
-                let now = self.clock().now();
-                self.with_tenant(t, |tenant| tenant.take_start(content_type, result, &access, now));
+                self.with_tenant(t, result, |tenant, result, now| {
+                    tenant.take_start(content_type, result, &access, now);
+                });
             }
             Step::List(page) => self.list(t, page),
         }
     }
 
-    fn with_tenant(&self, t: usize, change: impl FnOnce(&mut TenantRun<'a>)) {
-        if let Some(tenant) = self.lock().tenants.get_mut(t) {
+    /// Takes in what came of a step; nothing where it was broken off by SIGTERM.
+    fn with_tenant<T>(
+        &self,
+        t: usize,
+        result: Result<T, Trouble>,
+        take: impl FnOnce(&mut TenantRun, Result<T, Trouble>, Timestamp),
+    ) {
+        let now = self.clock().now();
+        let mut shared = self.lock();
+        let broken_off = result.is_err() && shared.halt == Some(Halt::Terminated);
+        if let Some(tenant) = shared.tenants.get_mut(t) {
             tenant.step_ended();
-            change(tenant);
+            if !broken_off {
+                take(tenant, result, now);
+            }
         }
     }
 
     fn sign_in(&self, t: usize) {
-        let found = self.lock().tenants.get(t).map(|t| (t.config, t.credentials.clone()));
+        let found =
+            self.lock().tenants.get(t).map(|t| (Arc::clone(&t.config), t.credentials.clone()));
         let Some((config, credentials)) = found else {
             return;
         };
         let result = credentials.map_err(Trouble::refused).and_then(|credentials| {
-            let grant = self.api.sign_in(config, &credentials)?;
-            let access = Access::new(config, grant.token.clone(), grant.claims.tid.as_deref())?;
-            Ok((grant, access))
+            let grant = self.api.sign_in(&config, &credentials)?;
+            let access = Access::new(&config, grant.token.clone(), grant.claims.tid.as_deref())?;
+            match self.lock().twin(t, &access.guid) {
+                None => Ok((grant, access)),
+                Some(twin) => Err(Trouble::refused(format!(
+                    "it is the same tenant as {twin}: every event would come twice; remove one of \
+                     the two api_auth blocks"
+                ))),
+            }
         });
-        let now = self.clock().now();
-        let mut shared = self.lock();
-        let twin = result.as_ref().ok().and_then(|(_, access)| shared.twin(t, &access.guid));
-        let Some(tenant) = shared.tenants.get_mut(t) else {
-            return;
-        };
-        tenant.step_ended();
-        match (result, twin) {
-            (Ok(_), Some(twin)) => tenant.sign_in_failed(Trouble::refused(format!(
-                "it is the same tenant as {twin}: every event would come twice; remove one of the \
-                 two api_auth blocks"
-            ))),
-            (Ok((grant, access)), None) => {
+        self.with_tenant(t, result, |tenant, result, now| match result {
+            Ok((grant, access)) => {
                 // It may have been configured by its GUID before.
                 if tenant.state.guid.is_none()
                     && let Some(known) = self.state.same_tenant(&access.guid, tenant.name())
@@ -308,8 +379,8 @@ impl<'a> Collector<'a> {
                 };
                 tenant.signed_in(access, kept, &grant.claims, grant.lifetime);
             }
-            (Err(trouble), _) => tenant.sign_in_failed(trouble),
-        }
+            Err(trouble) => tenant.sign_in_failed(trouble),
+        });
     }
 
     fn list(&self, t: usize, page: ListPage) {
@@ -318,24 +389,7 @@ impl<'a> Collector<'a> {
             None => self.api.list(&access, content_type, &window),
             Some(link) => self.api.next_page(&access, link),
         };
-        let now = self.clock().now();
-        if result.is_ok() {
-            let (tenant_id, lost) = {
-                let shared = self.lock();
-                let tenant_id = shared.tenants.get(t).map_or("", |t| t.config.tenant_id.as_str());
-                (tenant_id, shared.stream((t, s)).and_then(|s| s.state.lost(&window, now)))
-            };
-            if let Some((from, to)) = lost {
-                if !self.say(tenant_id, content_type, &outage(from, to)) {
-                    // The position has not moved: the next run says it.
-                    return self.with_tenant(t, |_| {});
-                }
-                if let Some(stream) = self.lock().stream_mut((t, s)) {
-                    stream.state.skip_to(to);
-                }
-            }
-        }
-        self.with_tenant(t, |tenant| {
+        self.with_tenant(t, result, |tenant, result, now| {
             let taken = result.and_then(|page| {
                 tenant.went_well();
                 let stream = tenant.streams.get_mut(s);
@@ -348,30 +402,15 @@ impl<'a> Collector<'a> {
         });
     }
 
-    /// Says a gap, as a notice and in the log; false when it could not be said in this run.
-    fn say(&self, tenant_id: &str, content_type: ContentType, gap: &Gap) -> bool {
-        let why = match self.output.notice(&gap.line(tenant_id, content_type)) {
-            Ok(Written::All) => {
-                log::error!("{tenant_id} {content_type}: events are lost: {}", gap.reason);
-                return true;
-            }
-            Ok(Written::Full) => Halt::Output,
-            Err(error) => Halt::WriteFailed(error.to_string()),
-        };
-        self.stop(&mut self.lock(), why);
-        false
-    }
-
     /// Fetches a blob and writes its events, from where an earlier try left off.
-    fn fetch(&self, fetch: &mut Fetch<'a>) -> Fetched {
-        let blob = &mut fetch.queued.blob;
-        let mut records = match self.api.fetch(&fetch.access, &blob.uri) {
+    fn fetch(&self, fetch: &mut Fetch) -> Fetched {
+        let mut records = match self.api.fetch(&fetch.access, &fetch.queued.blob.uri) {
             Ok(records) => records,
             Err(trouble) => return Fetched::Trouble(trouble),
         };
-        let skip = blob.written;
+        let skip = fetch.queued.blob.written;
         let mut index = 0;
-        let mut batch = Batch::new(fetch.tenant_id, fetch.content_type, &blob.id);
+        let mut batch = Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id);
         let end = loop {
             // What an earlier run has written is passed over to its end, so that this one gets further.
             if index >= skip && self.stopped.load(Ordering::Relaxed) {
@@ -386,15 +425,15 @@ impl<'a> Collector<'a> {
             index += 1;
             if index > skip {
                 batch.add(&element, index);
-            } else if index == skip && batch.id_of(&element) != blob.last_id {
+            } else if index == skip && batch.id_of(&element) != fetch.queued.blob.last_id {
                 return Fetched::Restart;
             }
-            if batch.is_full() && !self.write(&mut batch, blob) {
+            if batch.is_full() && !self.write(&mut batch, fetch) {
                 return Fetched::Stopped;
             }
         };
         batch.end();
-        if self.write(&mut batch, blob) { end } else { Fetched::Stopped }
+        if self.write(&mut batch, fetch) { end } else { Fetched::Stopped }
     }
 
     fn split_trouble(&self, error: SplitError, access: &Access) -> Trouble {
@@ -409,146 +448,173 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes a batch out and marks how far the blob got; false when the run ends here.
-    fn write(&self, batch: &mut Batch<'_>, blob: &mut Waiting) -> bool {
+    fn write(&self, batch: &mut Batch, fetch: &mut Fetch) -> bool {
         if batch.lines().is_empty() {
             return true;
         }
-        let why = match self.output.events(batch.lines()) {
+        // Held until the state knows of it: a run that ends meanwhile repeats nothing.
+        let mut turn = self.output.turn();
+        let why = match turn.events(batch.lines()) {
             Ok(Written::All) => {
                 self.events.fetch_add(batch.events(), Ordering::Relaxed);
-                if let Some((index, id)) = batch.mark() {
-                    blob.written = index;
-                    blob.last_id = Some(id);
+                let (now, mark) = (self.clock().now(), batch.mark());
+                if let Some(stream) = self.lock().stream_mut(fetch.stream) {
+                    stream.wrote(fetch.queued.key, mark.clone(), self.run.hand_over);
+                    batch.gaps().for_each(|gap| stream.state.gap(gap, now));
                 }
+                fetch.queued.blob.advance(mark);
                 batch.clear();
                 return true;
             }
             Ok(Written::Full) => Halt::Output,
             Err(error) => Halt::WriteFailed(error.to_string()),
         };
+        drop(turn);
         self.stop(&mut self.lock(), why);
         false
     }
 
     /// Takes in what came of a fetch: delivered, to be tried again, put aside, or lost.
-    fn take_fetched(&self, fetch: Fetch<'a>, fetched: Fetched) {
+    fn take_fetched(&self, fetch: Fetch, mut fetched: Fetched) {
         let Fetch { stream: (t, s), tenant_id, content_type, access, mut queued } = fetch;
         let now = self.clock().now();
         // By the API's clock or by this machine's, should one of them be late.
         let latest = now.max(local_now());
-        let gone = match &fetched {
-            Fetched::Trouble(trouble) => match trouble.reaction {
-                Reaction::Expired => true,
-                Reaction::Missing => queued.blob.missing,
-                _ => now > queued.blob.expires,
-            },
-            _ => false,
-        };
-        if let (true, Fetched::Trouble(trouble)) = (gone, &fetched) {
-            // What can't be said in this run keeps waiting.
-            let gone = self.say(tenant_id, content_type, &gone_blob(&queued.blob, trouble));
-            if let Some(stream) = self.lock().stream_mut((t, s)) {
-                if gone {
-                    stream.done_with(&queued.blob, latest);
-                } else {
+        let mut shared = self.lock();
+        if shared.halt == Some(Halt::Terminated) && matches!(fetched, Fetched::Trouble(_)) {
+            // Broken off.
+            fetched = Fetched::Stopped;
+        }
+        if let Some(stream) = shared.stream_mut((t, s)) {
+            stream.came_back(&queued);
+        }
+        let trouble = match fetched {
+            Fetched::Whole => {
+                let Some(tenant) = shared.tenants.get_mut(t) else {
+                    return;
+                };
+                tenant.went_well();
+                if let Some(stream) = tenant.streams.get_mut(s) {
+                    stream.blobs += 1;
+                    stream.done_with(&queued, latest);
+                }
+                return;
+            }
+            Fetched::Trouble(trouble) => trouble,
+            Fetched::Stopped | Fetched::Restart => {
+                if let Fetched::Restart = fetched {
+                    log::warn!(
+                        "{tenant_id} {content_type}: content {} is not what it was when it was \
+                         begun: it is written again from its start",
+                        excerpt(&queued.blob.id)
+                    );
+                    queued.blob.written = 0;
+                    queued.blob.last_id = None;
+                }
+                if let Some(stream) = shared.stream_mut((t, s)) {
                     stream.requeue(queued, true);
                 }
+                return;
             }
-            return;
-        }
-        let mut shared = self.lock();
+        };
+        let gone = match trouble.reaction {
+            Reaction::Expired => true,
+            Reaction::Missing => queued.blob.missing,
+            _ => now > queued.blob.expires,
+        };
+        // What can't be told yet keeps waiting.
+        let gone = gone && shared.room_for_notices > 0;
+        shared.room_for_notices -= usize::from(gone);
         let Some(tenant) = shared.tenants.get_mut(t) else {
             return;
         };
-        if let Fetched::Trouble(trouble) = fetched {
-            return tenant.fetch_failed(s, queued, trouble, &access, now);
+        match tenant.streams.get_mut(s).filter(|_| gone) {
+            Some(stream) => {
+                let text = format!(
+                    "content that became available at {} is gone: {}",
+                    queued.blob.created, trouble.text
+                );
+                let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
+                let created = queued.blob.created;
+                stream.gap(gap.window(created, created).content(&queued.blob.id), now);
+                stream.done_with(&queued, latest);
+            }
+            None => tenant.fetch_failed(s, queued, trouble, &access, now),
         }
-        let whole = matches!(fetched, Fetched::Whole);
-        if whole {
-            tenant.went_well();
-        }
-        let Some(stream) = tenant.streams.get_mut(s) else {
-            return;
-        };
-        if whole {
-            stream.blobs += 1;
-            stream.done_with(&queued.blob, latest);
-            return;
-        }
-        if let Fetched::Restart = fetched {
-            log::warn!(
-                "{tenant_id} {content_type}: content {} is not what it was when it was begun: it is \
-                 written again from its start",
-                excerpt(&queued.blob.id)
-            );
-            queued.blob.written = 0;
-            queued.blob.last_id = None;
-        }
-        stream.requeue(queued, true);
     }
 
-    /// What the run did, and the state that it leaves.
-    fn finish(self) -> Report {
+    fn finish(&self) -> Report {
         let now = self.clock().now();
         // A time that has surely come, should the API's `Date` be wrong in this run.
         let at_least = now.min(local_now().plus(self.run.offset_was));
         let clock = self.run.reading();
-        let shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.lock();
         let mut report = Report {
-            events: self.events.into_inner(),
+            events: self.events.load(Ordering::Relaxed),
             turns: shared.turns(),
-            halt: shared.halt,
+            halt: shared.halt.clone(),
             ..Report::default()
         };
-        for mut tenant in shared.tenants {
-            tenant.finish();
+        let tenants = std::mem::take(&mut shared.tenants);
+        drop(shared);
+        let mut outcomes = Vec::new();
+        for mut tenant in tenants {
+            let outcome = tenant.finish();
+            let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Open);
+            let mut of_tenant = BTreeMap::from([(None, outcome)]);
+            report.failed |= failed;
             for mut stream in std::mem::take(&mut tenant.streams) {
-                let failed = tenant.failed.is_some();
-                stream.finish(clock, (now, at_least), self.run.lookback, failed);
-                if let Some(why) = stream.failed.as_ref().filter(|_| !failed) {
-                    log::error!("{} {}: {why}", tenant.name(), stream.content_type);
-                    report.failed = true;
+                let outcome = stream.finish(clock, at_least, &self.run);
+                let judged = !failed && (report.halt.is_none() || stream.served);
+                if let Some(lag) = judged.then(|| stream.state.behind(now)).flatten() {
+                    report.notices.push(stream.notice(Kind::Behind, behind(lag)));
+                }
+                // A tenant's failure silences its streams'.
+                if !failed {
+                    if let Outcome::Failed(failure) = &outcome {
+                        log::error!("{} {}: {}", tenant.name(), stream.content_type, failure.text);
+                        report.failed = true;
+                    }
+                    of_tenant.insert(Some(stream.content_type), outcome);
                 }
                 report.blobs += stream.blobs;
                 report.lag = report.lag.max(stream.state.lag(now));
+                report.notices.append(&mut stream.notices);
                 tenant.state.streams.insert(stream.content_type, stream.state);
             }
-            report.failed |= tenant.failed.is_some();
-            report.misconfigured |= tenant.credentials.is_err();
+            outcomes.push(of_tenant);
             tenant.save_pause(now);
             report.tenants.push(TenantEnd {
                 tenant_id: tenant.config.tenant_id.clone(),
                 state: tenant.state,
                 token: tenant.kept,
+                misconfigured: tenant.credentials.err(),
             });
         }
+        let mut parts = Vec::new();
+        for (tenant, mut outcomes) in std::iter::zip(&mut report.tenants, outcomes) {
+            let tenant_id = tenant.tenant_id.as_str();
+            let state = &mut tenant.state;
+            let streams = state.streams.iter_mut().map(|(name, s)| (Some(*name), &mut s.health));
+            for (content_type, health) in [(None, &mut state.health)].into_iter().chain(streams) {
+                let outcome = outcomes.remove(&content_type).unwrap_or_default();
+                parts.push(Part { tenant_id, content_type, health, outcome });
+            }
+        }
+        let notices = judge(&mut parts, now);
+        report.notices.extend(notices);
         report
     }
 }
 
-/// What a stream lost that no run could list for more than 7 days.
-fn outage(from: Timestamp, to: Timestamp) -> Gap {
-    Gap {
-        reason: format!(
-            "no run could list this stream for so long that {} of content have left the 7 days that \
-             the API keeps: whatever became available from {from} to {to} is lost",
-            age(to.since(from))
-        ),
-        code: None,
-        window: Some((from, to)),
-        content_id: None,
-    }
-}
-
-/// What is lost with a blob that the API no longer has.
-fn gone_blob(blob: &Waiting, trouble: &Trouble) -> Gap {
-    Gap {
-        reason: format!(
-            "content that became available at {} is gone: {}",
-            blob.created, trouble.text
-        ),
-        code: trouble.code.clone(),
-        window: Some((blob.created, blob.created)),
-        content_id: Some(blob.id.clone()),
-    }
+/// What is told of a stream that falls behind.
+fn behind(lag: i64) -> String {
+    format!(
+        "it is {} behind and falls further behind; Microsoft keeps content for 7 days only, what \
+         gets older is lost. If it fails, mend that first (see HOME/logs/wodle-office365.log). If \
+         there is too much of it, let Wazuh take more: of a wodle it sends wazuh_modules.max_eps \
+         events a second (100 unless etc/local_internal_options.conf says more, at most 1000); \
+         raise that, then max_output, and restart Wazuh",
+        age(lag)
+    )
 }

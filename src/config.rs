@@ -7,6 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use log::LevelFilter;
 use roxmltree::{Document, Node};
@@ -36,7 +37,7 @@ pub struct Config {
     /// Where a stream's first run starts: now, or with all that the API holds.
     pub only_future_events: bool,
     /// The tenants, in the file's order.
-    pub tenants: Vec<Tenant>,
+    pub tenants: Vec<Arc<Tenant>>,
     /// The content types, without doubles, in the file's order.
     pub subscriptions: Vec<ContentType>,
     /// The proxy; none leaves it to the environment.
@@ -527,7 +528,7 @@ impl Reader<'_> {
             interval: seconds(interval),
             max_held: usize::try_from(curl_max_size.clamp(HELD.0, HELD.1)).unwrap_or(usize::MAX),
             only_future_events,
-            tenants: self.tenants.into_iter().map(|(tenant, _)| tenant).collect(),
+            tenants: self.tenants.into_iter().map(|(tenant, _)| Arc::new(tenant)).collect(),
             subscriptions: self.subscriptions,
             proxy,
             ca_path,
@@ -548,6 +549,12 @@ fn position(node: Node<'_, '_>) -> (u32, u32) {
 
 /// The units of times, with their seconds.
 const TIMES: &[(char, u64)] = &[('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+
+/// A time with an optional unit, in seconds.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<u64> {
+    quantity(text, TIMES)
+}
 
 /// The units of sizes, with their bytes.
 const SIZES: &[(char, u64)] = &[('b', 1), ('k', KIB), ('m', MIB), ('g', 1024 * MIB)];
@@ -670,13 +677,13 @@ mod tests {
             interval: 60,
             max_held: 16 << 20,
             only_future_events: true,
-            tenants: vec![Tenant {
+            tenants: vec![Arc::new(Tenant {
                 tenant_id: "contoso.example".to_owned(),
                 client_id: "b2c7a1de-0000-4000-8000-000000000001".to_owned(),
                 credential: Credential::Secret(Secret::new("Tr0ub4dor&3")),
                 login: "https://login.microsoftonline.com".to_owned(),
                 management: "https://manage.office.com".to_owned(),
-            }],
+            })],
             subscriptions: vec![ContentType::General],
             proxy: None,
             ca_path: None,

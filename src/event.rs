@@ -8,10 +8,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr2;
-use serde::Serialize;
 
 use crate::content::ContentType;
-use crate::timestamp::Timestamp;
 
 const HEAD: &[u8] = br#"{"integration":"office365","office365":{"#;
 
@@ -307,66 +305,6 @@ fn names(key: &[u8], name: &[u8]) -> bool {
     serde_json::from_slice::<String>(&quoted).is_ok_and(|key| key.as_bytes() == name)
 }
 
-/// Events that are lost for sure: what the `gap` notice says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// What is lost and why, for a person.
-    pub reason: String,
-    /// The API's error code, where one stands behind it.
-    pub code: Option<String>,
-    /// The time that is missing, where it is a time.
-    pub window: Option<(Timestamp, Timestamp)>,
-    /// The content blob that is missing, or that held what is missing.
-    pub content_id: Option<String>,
-}
-
-impl Gap {
-    /// The notice as a line, its newline included: of the form of the failure event of Wazuh's own
-    /// module, so that rule 91648 fires on it.
-    #[must_use]
-    pub fn line(&self, tenant_id: &str, content_type: ContentType) -> Vec<u8> {
-        let (from, to) = self.window.unzip();
-        let notice = Notice {
-            actor: "wazuh",
-            tenant_id,
-            subscription_name: content_type.name(),
-            notice: "gap",
-            response: &self.reason,
-            code: self.code.as_deref(),
-            from,
-            to,
-            content_id: self.content_id.as_deref(),
-        };
-        let line = Envelope { integration: "office365", office365: notice };
-        let mut line = serde_json::to_vec(&line).unwrap_or_default();
-        line.push(b'\n');
-        line
-    }
-}
-
-#[derive(Serialize)]
-struct Envelope<'a> {
-    integration: &'a str,
-    office365: Notice<'a>,
-}
-
-#[derive(Serialize)]
-struct Notice<'a> {
-    actor: &'a str,
-    tenant_id: &'a str,
-    subscription_name: &'a str,
-    notice: &'a str,
-    response: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_id: Option<&'a str>,
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -459,30 +397,6 @@ mod tests {
     fn depth_costs_no_stack() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
         assert!(line(deep.as_bytes()).unwrap().len() > 2_000_000);
-    }
-
-    #[test]
-    fn a_gap_is_a_notice_of_the_native_form() {
-        let gap = Gap {
-            reason: "gone".to_owned(),
-            code: Some("AF20051".to_owned()),
-            window: Some((Timestamp::from_unix(0), Timestamp::from_unix(60))),
-            content_id: Some("a$b".to_owned()),
-        };
-        let line = String::from_utf8(gap.line("tenant", ContentType::General)).unwrap();
-        assert!(
-            line.starts_with("{\"integration\":\"office365\",\"office365\":{")
-                && line.ends_with("}}\n")
-        );
-        let notice: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(
-            notice["office365"],
-            serde_json::json!({
-                "actor": "wazuh", "tenant_id": "tenant", "subscription_name": "Audit.General",
-                "notice": "gap", "response": "gone", "code": "AF20051", "content_id": "a$b",
-                "from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:01:00Z",
-            })
-        );
     }
 
     proptest! {

@@ -13,6 +13,8 @@ pub mod config;
 pub mod content;
 pub mod error;
 pub mod event;
+pub mod health;
+pub mod notice;
 pub mod proxy;
 pub mod records;
 pub mod secret;
@@ -27,8 +29,10 @@ pub mod collect;
 pub mod http;
 pub mod logging;
 pub mod output;
+pub mod parent;
 pub mod store;
 
 // Entry.
 pub mod args;
 pub mod poll;
+pub mod reset;

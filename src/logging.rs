@@ -17,14 +17,15 @@ use time::macros::format_description;
 /// The longest message, in bytes: what comes from outside is cut before it gets here, mostly.
 const MOST_MESSAGE: usize = 8 * 1024;
 
-/// Opens the log, points a stderr that is no terminal at it, and makes panics end in exit code 1.
+/// Opens the log for a poll: points a stderr that is no terminal at it, shows messages on one that
+/// is, and makes panics end in exit code 1.
 ///
 /// Call it once, before any thread is started: the local time zone can't be read later. Messages
 /// below `warning` are not logged until [`log::set_max_level`] says so.
 ///
 /// # Errors
 /// The log can't be opened; stderr is quiet nevertheless.
-pub fn start(path: &Path) -> io::Result<()> {
+pub fn start_quiet(path: &Path) -> io::Result<()> {
     let terminal = io::stderr().is_terminal();
     let file = open(path);
     if !terminal {
@@ -42,15 +43,28 @@ pub fn start(path: &Path) -> io::Result<()> {
     if terminal {
         loggers.push(logger(LineWriter::new(io::stderr())));
     }
-    if log::set_boxed_logger(Box::new(WazuhForm(loggers))).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
-    }
+    log_to(loggers);
     std::panic::set_hook(Box::new(|panic| {
         log::error!("this is a fault of wodle-office365, please report it: {panic}");
         // Exit, not abort: Wazuh reads death by a signal as success. Nothing has been saved.
         std::process::exit(1);
     }));
     failed.map_or(Ok(()), Err)
+}
+
+/// Opens the log for a command that a person calls, who is told by stdout and stderr.
+///
+/// # Errors
+/// It can't be opened.
+pub fn start(path: &Path) -> io::Result<()> {
+    log_to(vec![logger(LineWriter::new(open(path)?))]);
+    Ok(())
+}
+
+fn log_to(loggers: Vec<Box<dyn Log>>) {
+    if log::set_boxed_logger(Box::new(WazuhForm(loggers))).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Wazuh keeps 64 MiB of a run's output; here a run ends even in the middle of a blob.
 const MOST: u64 = 60 * 1024 * 1024;
@@ -15,8 +16,19 @@ const FOR_NOTICES: u64 = 256 * 1024;
 /// Where events and notices go.
 #[derive(Debug)]
 pub struct Output {
-    stdout: Mutex<File>,
+    stdout: Mutex<Stdout>,
+    changed: Condvar,
     written: AtomicU64,
+}
+
+/// Where stdout is.
+#[derive(Debug)]
+enum Stdout {
+    Here(File),
+    /// Somebody is writing.
+    Taken,
+    /// The run is over: nobody gets it any more.
+    Gone,
 }
 
 /// What became of lines that were to be written.
@@ -24,8 +36,18 @@ pub struct Output {
 pub enum Written {
     /// They are out.
     All,
-    /// Nothing of them is: the run has written all that Wazuh would keep.
+    /// Nothing of them is: the run has written all that Wazuh would keep, or has ended.
     Full,
+}
+
+/// The right to write. Until it is dropped nobody else writes, and the run doesn't end: what is
+/// noted of a write while it is held is noted in time.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    output: &'a Output,
+    /// None when the run is over.
+    stdout: Option<File>,
+    is_last: bool,
 }
 
 impl Output {
@@ -35,7 +57,8 @@ impl Output {
     /// The descriptor can't be duplicated.
     pub fn stdout() -> io::Result<Self> {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { stdout: Mutex::new(stdout), written: AtomicU64::new(0) })
+        let stdout = Mutex::new(Stdout::Here(stdout));
+        Ok(Self { stdout, changed: Condvar::new(), written: AtomicU64::new(0) })
     }
 
     /// Bytes written so far.
@@ -44,30 +67,71 @@ impl Output {
         self.written.load(Ordering::Relaxed)
     }
 
+    fn lock(&self) -> MutexGuard<'_, Stdout> {
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else writes.
+    #[must_use]
+    pub fn turn(&self) -> Turn<'_> {
+        let waited = self.changed.wait_while(self.lock(), |s| matches!(s, Stdout::Taken));
+        let mut stdout = waited.unwrap_or_else(PoisonError::into_inner);
+        let here = matches!(*stdout, Stdout::Here(_));
+        let taken = here.then(|| std::mem::replace(&mut *stdout, Stdout::Taken));
+        Turn { output: self, stdout: taken.and_then(Stdout::file), is_last: false }
+    }
+
+    /// The last one: from here on nobody else writes any more.
+    ///
+    /// # Errors
+    /// Somebody is still in the middle of a write after `patience`: the reader doesn't read.
+    pub fn last_turn(&self, patience: Duration) -> io::Result<Turn<'_>> {
+        let taken = |s: &mut Stdout| matches!(s, Stdout::Taken);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, taken);
+        let mut stdout = waited.unwrap_or_else(PoisonError::into_inner).0;
+        match std::mem::replace(&mut *stdout, Stdout::Gone) {
+            Stdout::Here(file) => Ok(Turn { output: self, stdout: Some(file), is_last: true }),
+            Stdout::Taken | Stdout::Gone => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the pipe"))
+            }
+        }
+    }
+}
+
+impl Stdout {
+    fn file(self) -> Option<File> {
+        match self {
+            Self::Here(file) => Some(file),
+            Self::Taken | Self::Gone => None,
+        }
+    }
+}
+
+impl Turn<'_> {
     /// Writes whole lines of events.
     ///
     /// # Errors
     /// The pipe is closed or full for good: nothing of this run may be saved.
-    pub fn events(&self, lines: &[u8]) -> io::Result<Written> {
+    pub fn events(&mut self, lines: &[u8]) -> io::Result<Written> {
         self.write(lines, MOST - FOR_NOTICES)
     }
 
     /// Writes the line of a notice.
     ///
     /// # Errors
-    /// As [`Output::events`].
-    pub fn notice(&self, line: &[u8]) -> io::Result<Written> {
+    /// As [`Turn::events`].
+    pub fn notice(&mut self, line: &[u8]) -> io::Result<Written> {
         self.write(line, MOST)
     }
 
-    fn write(&self, lines: &[u8], most: u64) -> io::Result<Written> {
-        let mut stdout = self.stdout.lock().unwrap_or_else(PoisonError::into_inner);
+    fn write(&mut self, lines: &[u8], most: u64) -> io::Result<Written> {
         let size = lines.len() as u64;
-        if self.written() + size > most {
+        let room = self.output.written() + size <= most;
+        let Some(stdout) = self.stdout.as_mut().filter(|_| room) else {
             return Ok(Written::Full);
-        }
+        };
         stdout.write_all(lines)?;
-        self.written.fetch_add(size, Ordering::Relaxed);
+        self.output.written.fetch_add(size, Ordering::Relaxed);
         Ok(Written::All)
     }
 
@@ -76,12 +140,19 @@ impl Output {
     ///
     /// # Errors
     /// `/dev/null` can't be opened or put in their place.
-    pub fn close(self) -> io::Result<()> {
-        let mut stdout = self.stdout.into_inner().unwrap_or_else(PoisonError::into_inner);
-        stdout.flush()?;
-        drop(stdout);
+    pub fn close(mut self) -> io::Result<()> {
+        self.stdout = None;
         let null = File::options().write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null)?;
         Ok(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(stdout) = self.stdout.take().filter(|_| !self.is_last) {
+            *self.output.lock() = Stdout::Here(stdout);
+            self.output.changed.notify_all();
+        }
     }
 }

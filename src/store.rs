@@ -55,6 +55,12 @@ impl Home {
         folder.join("wodle-office365.log")
     }
 
+    /// The socket that Wazuh's daemons send events to.
+    #[must_use]
+    pub fn queue(&self) -> PathBuf {
+        self.0.join("queue/sockets/queue")
+    }
+
     /// A path as the configuration has it: relative ones start here, as Wazuh's own do.
     #[must_use]
     pub fn resolve(&self, path: &Path) -> PathBuf {
@@ -149,7 +155,7 @@ impl Home {
                 path.display()
             ))
         })?;
-        Ok(Folder(path))
+        Ok(Folder { path, state: STATE, previous: PREVIOUS })
     }
 }
 
@@ -176,36 +182,46 @@ pub fn read_stdin() -> Result<Vec<u8>, Error> {
 
 const STATE: &str = "state.json";
 const PREVIOUS: &str = "state.previous.json";
+const STAND_IN: &str = "stand-in.json";
+const STAND_IN_PREVIOUS: &str = "stand-in.previous.json";
 const TOKENS: &str = "token.json";
 
 /// `HOME/var/wodles/wodle-office365`.
 #[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
+pub struct Folder {
+    path: PathBuf,
+    state: &'static str,
+    previous: &'static str,
+}
 
 /// Held by a poll from its start to its end.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "its closing is what unlocks")] File);
 
+impl Lock {
+    fn taken(mut file: File, now: Timestamp) -> io::Result<Self> {
+        file.set_len(0)?;
+        file.write_all(now.to_string().as_bytes())?;
+        Ok(Self(file))
+    }
+}
+
 impl Folder {
+    /// The same folder with another state, which stands in for one that can't be used: only what
+    /// was told is counted there.
+    #[must_use]
+    pub fn stand_in(&self) -> Self {
+        Self { path: self.path.clone(), state: STAND_IN, previous: STAND_IN_PREVIOUS }
+    }
+
     /// Takes the lock, or says since when another poll has held it (none where that is not told).
     ///
     /// # Errors
     /// The file can't be used.
     pub fn lock(&self, now: Timestamp) -> io::Result<Result<Lock, Option<Timestamp>>> {
-        let path = self.0.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
+        let file = self.open_lock()?;
         match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                file.write_all(now.to_string().as_bytes())?;
-                Ok(Ok(Lock(file)))
-            }
+            Ok(()) => Lock::taken(file, now).map(Ok),
             Err(TryLockError::WouldBlock) => {
                 let text = read_at_most(file, 64)?;
                 Ok(Err(std::str::from_utf8(&text).ok().and_then(Timestamp::parse)))
@@ -214,14 +230,30 @@ impl Folder {
         }
     }
 
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// The file can't be used.
+    pub fn wait_for_lock(&self, now: Timestamp) -> io::Result<Lock> {
+        let file = self.open_lock()?;
+        file.lock()?;
+        Lock::taken(file, now)
+    }
+
+    fn open_lock(&self) -> io::Result<File> {
+        let path = self.path.join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    }
+
     /// Reads the state, from its previous copy where the newest can't be read; a new one where
     /// there has never been any.
     ///
     /// # Errors
     /// It is of an unknown version, or neither copy can be used: never a silent new beginning.
     pub fn load_state(&self) -> Result<Loaded, Error> {
-        let newest = self.0.join(STATE);
-        let previous = self.0.join(PREVIOUS);
+        let newest = self.path.join(self.state);
+        let previous = self.path.join(self.previous);
         let damage = match read_state(&newest) {
             Ok(Some(state)) => return Ok(Loaded { state, from_previous: false }),
             Ok(None) if !previous.exists() => {
@@ -258,14 +290,14 @@ impl Folder {
     /// # Errors
     /// It can't be made, or the disk is full.
     pub fn prepare_save(&self, size: u64) -> io::Result<Replacement> {
-        Replacement::prepare(&self.0, STATE, size)
+        Replacement::prepare(&self.path, self.state, size)
     }
 
     /// Room for the state after one more run: by then some 10,000 blobs more may wait, of half a
     /// kilobyte each, and what a run delivers is remembered with 15 bytes a blob.
     #[must_use]
     pub fn state_room(&self) -> u64 {
-        let size = fs::metadata(self.0.join(STATE)).map_or(0, |meta| meta.len());
+        let size = fs::metadata(self.path.join(self.state)).map_or(0, |meta| meta.len());
         size.saturating_add(size / 4).saturating_add(8 << 20)
     }
 
@@ -281,7 +313,7 @@ impl Folder {
         keep_previous: bool,
     ) -> io::Result<()> {
         let bytes = serde_json::to_vec(state)?;
-        let (newest, previous) = (self.0.join(STATE), self.0.join(PREVIOUS));
+        let (newest, previous) = (self.path.join(self.state), self.path.join(self.previous));
         prepared.fill(&bytes)?;
         if newest.exists() && !keep_previous {
             // Linked, not moved: at no moment is there no state.
@@ -299,7 +331,7 @@ impl Folder {
     /// requests.
     #[must_use]
     pub fn load_tokens(&self) -> Vec<u8> {
-        let file = open_regular(&self.0.join(TOKENS));
+        let file = open_regular(&self.path.join(TOKENS));
         file.and_then(|file| read_at_most(file, MOST_STATE)).unwrap_or_default()
     }
 
@@ -308,14 +340,14 @@ impl Folder {
     /// # Errors
     /// The old file still stands.
     pub fn save_tokens(&self, bytes: &[u8]) -> io::Result<()> {
-        let replacement = Replacement::prepare(&self.0, TOKENS, 0)?;
+        let replacement = Replacement::prepare(&self.path, TOKENS, 0)?;
         replacement.fill(bytes)?;
         replacement.commit()
     }
 }
 
 /// A state as it was found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// The state.
     pub state: State,

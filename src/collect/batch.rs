@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::content::{ContentType, excerpt};
-use crate::event::{Gap, Unusable, append_line};
+use crate::event::{Unusable, append_line};
+use crate::notice::{Kind, Notice};
 use crate::records::Element;
 
 /// Lines are gathered up to this many bytes before they are written.
@@ -13,8 +14,8 @@ const FULL: usize = 64 << 10;
 const MOST_ID: usize = 1024;
 
 /// Lines of one blob, gathered for one write.
-pub(super) struct Batch<'a> {
-    tenant_id: &'a str,
+pub(super) struct Batch {
+    tenant_id: String,
     content_type: ContentType,
     content_id: String,
     lines: Vec<u8>,
@@ -23,6 +24,8 @@ pub(super) struct Batch<'a> {
     mark: Option<(u64, Range<usize>)>,
     /// The last elements, if they can't be events: from which to which, and why.
     unusable: Option<(u64, u64, Why)>,
+    /// The notices that are among the lines.
+    gaps: Vec<Notice>,
 }
 
 /// Why an element is no event.
@@ -33,11 +36,18 @@ enum Why {
     TooLarge,
 }
 
-impl<'a> Batch<'a> {
-    pub(super) fn new(tenant_id: &'a str, content_type: ContentType, content_id: &str) -> Self {
-        let content_id = content_id.to_owned();
-        let (lines, events) = (Vec::new(), 0);
-        Self { tenant_id, content_type, content_id, lines, events, mark: None, unusable: None }
+impl Batch {
+    pub(super) fn new(tenant_id: &str, content_type: ContentType, content_id: &str) -> Self {
+        Self {
+            tenant_id: tenant_id.to_owned(),
+            content_type,
+            content_id: content_id.to_owned(),
+            lines: Vec::new(),
+            events: 0,
+            mark: None,
+            unusable: None,
+            gaps: Vec::new(),
+        }
     }
 
     /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
@@ -94,14 +104,13 @@ impl<'a> Batch<'a> {
             Why::NoJson => "is no valid JSON",
             Why::TooLarge => "is larger than a record may be (16 MiB, or curl_max_size)",
         };
-        let gap = Gap {
-            reason: format!("{which} of content {} {why}", excerpt(&self.content_id)),
-            code: None,
-            window: None,
-            content_id: Some(self.content_id.clone()),
-        };
-        log::error!("{} {}: events are lost: {}", self.tenant_id, self.content_type, gap.reason);
-        gap.line(self.tenant_id, self.content_type)
+        let text = format!("{which} of content {} {why}", excerpt(&self.content_id));
+        log::error!("{} {}: events are lost: {text}", self.tenant_id, self.content_type);
+        let gap = Notice::new(Kind::Gap, &self.tenant_id, Some(self.content_type), text)
+            .content(&self.content_id);
+        let line = gap.line();
+        self.gaps.push(gap);
+        line
     }
 
     /// The `Id` of an element, as it would be marked.
@@ -129,6 +138,11 @@ impl<'a> Batch<'a> {
         let (index, id) = self.mark.clone()?;
         let id = self.lines.get(id)?;
         Some((index, String::from_utf8_lossy(id).into_owned()))
+    }
+
+    /// Takes out the notices that are among the lines.
+    pub(super) fn gaps(&mut self) -> impl Iterator<Item = Notice> {
+        self.gaps.drain(..)
     }
 
     /// Whether it is time to write them.

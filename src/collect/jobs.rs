@@ -20,8 +20,8 @@ const RETRY_EVERY: u32 = 8;
 pub(super) type StreamIndex = (usize, usize);
 
 /// What the workers share: the tenants of the run, and whose turn it is.
-pub(super) struct Shared<'a> {
-    pub(super) tenants: Vec<TenantRun<'a>>,
+pub(super) struct Shared {
+    pub(super) tenants: Vec<TenantRun>,
     streams: Vec<StreamIndex>,
     connections: usize,
     /// Whose turn it is to take a step, in `tenants`, and to have a blob fetched, in `streams`.
@@ -42,17 +42,19 @@ pub(super) struct Shared<'a> {
     pub(super) finished: bool,
     /// No further job is taken.
     pub(super) halt: Option<Halt>,
+    /// So many more notices of blobs that are gone may wait for the end of the run.
+    pub(super) room_for_notices: usize,
 }
 
-pub(super) enum Job<'a> {
+pub(super) enum Job {
     /// A tenant's request, and whether the tenant was suspect when it was sent.
     Step(usize, Step, bool),
-    Fetch(Fetch<'a>),
+    Fetch(Fetch),
 }
 
-pub(super) struct Fetch<'a> {
+pub(super) struct Fetch {
     pub(super) stream: StreamIndex,
-    pub(super) tenant_id: &'a str,
+    pub(super) tenant_id: String,
     pub(super) content_type: ContentType,
     pub(super) access: Arc<Access>,
     pub(super) queued: Queued,
@@ -64,7 +66,7 @@ pub(super) enum Kind {
     Fetch { tenant: usize, retry: bool },
 }
 
-impl Job<'_> {
+impl Job {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Step(_, _, suspect) => Kind::Step { suspect: *suspect },
@@ -75,14 +77,19 @@ impl Job<'_> {
     }
 }
 
-impl<'a> Shared<'a> {
-    pub(super) fn new(tenants: Vec<TenantRun<'a>>, turns: &Turns, connections: usize) -> Self {
+impl Shared {
+    pub(super) fn new(
+        tenants: Vec<TenantRun>,
+        turns: &Turns,
+        connections: usize,
+        room_for_notices: usize,
+    ) -> Self {
         let streams: Vec<StreamIndex> = tenants
             .iter()
             .enumerate()
             .flat_map(|(t, tenant)| (0..tenant.streams.len()).map(move |s| (t, s)))
             .collect();
-        let is = |t: &TenantRun<'_>, id: &str| t.config.tenant_id.eq_ignore_ascii_case(id);
+        let is = |t: &TenantRun, id: &str| t.config.tenant_id.eq_ignore_ascii_case(id);
         let listed = turns.listed.as_ref();
         let listed = listed.and_then(|id| tenants.iter().position(|tenant| is(tenant, id)));
         let fetched = turns.fetched.as_ref().and_then(|(id, content_type)| {
@@ -109,6 +116,7 @@ impl<'a> Shared<'a> {
             since_retry: 0,
             finished: false,
             halt: None,
+            room_for_notices,
         }
     }
 
@@ -129,7 +137,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    pub(super) fn stream(&self, (t, s): StreamIndex) -> Option<&StreamRun> {
+    fn stream(&self, (t, s): StreamIndex) -> Option<&StreamRun> {
         self.tenants.get(t)?.streams.get(s)
     }
 
@@ -138,15 +146,21 @@ impl<'a> Shared<'a> {
     }
 
     /// Another configured tenant that has this GUID.
-    pub(super) fn twin(&self, t: usize, guid: &str) -> Option<&'a str> {
+    pub(super) fn twin(&self, t: usize, guid: &str) -> Option<String> {
         let others = self.tenants.iter().enumerate().filter(|(other, _)| *other != t);
         let twin = others.map(|(_, tenant)| tenant).find(|tenant| tenant.has_guid(guid));
-        twin.map(|tenant| tenant.config.tenant_id.as_str())
+        twin.map(|tenant| tenant.config.tenant_id.clone())
     }
 
-    /// Takes no further job. A failed write outweighs every other reason: nothing may be saved.
+    /// Takes no further job. A failed write outweighs every other reason, for nothing may be saved;
+    /// SIGTERM outweighs the run's own limits.
     pub(super) fn halt(&mut self, why: Halt) {
-        if self.halt.is_none() || matches!(why, Halt::WriteFailed(_)) {
+        let weight = |why: &Halt| match why {
+            Halt::Time | Halt::Output => 0,
+            Halt::Terminated => 1,
+            Halt::WriteFailed(_) => 2,
+        };
+        if self.halt.as_ref().is_none_or(|known| weight(known) < weight(&why)) {
             self.halt = Some(why);
         }
     }
@@ -156,7 +170,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Takes the next job that may be done now.
-    pub(super) fn take_job(&mut self, run: RunContext<'_>, may_fetch: bool) -> Option<Job<'a>> {
+    pub(super) fn take_job(&mut self, run: &RunContext, may_fetch: bool) -> Option<Job> {
         // Steps bring more to do, fetches get it done: while there are both, half each.
         let steps_first =
             self.stepping * 2 < self.connections && (self.connections > 1 || !self.last_was_step);
@@ -173,11 +187,11 @@ impl<'a> Shared<'a> {
     }
 
     /// The next request of the tenant whose turn it is.
-    fn take_step(&mut self, run: RunContext<'_>) -> Option<Job<'a>> {
+    fn take_step(&mut self, run: &RunContext) -> Option<Job> {
         let now = Instant::now();
         let queued =
-            |tenant: &TenantRun<'_>| tenant.streams.iter().map(StreamRun::queued).sum::<usize>();
-        let can_fetch = |t: &&TenantRun<'_>| t.access.is_some() && t.is_due(now);
+            |tenant: &TenantRun| tenant.streams.iter().map(StreamRun::queued).sum::<usize>();
+        let can_fetch = |t: &&TenantRun| t.access.is_some() && t.is_due(now);
         let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
         let may_list = queued < MOST_QUEUED_IN_ALL;
         let job = self.take_step_of(false, run, may_list);
@@ -193,12 +207,7 @@ impl<'a> Shared<'a> {
         (self.connections / 4).max(1)
     }
 
-    fn take_step_of(
-        &mut self,
-        suspect: bool,
-        run: RunContext<'_>,
-        may_list: bool,
-    ) -> Option<Job<'a>> {
+    fn take_step_of(&mut self, suspect: bool, run: &RunContext, may_list: bool) -> Option<Job> {
         let count = self.tenants.len();
         for offset in 0..count {
             let t = (self.step_turn + offset) % count;
@@ -216,7 +225,7 @@ impl<'a> Shared<'a> {
 
     /// The next blob. Blobs of earlier runs have a quarter of the connections, and more only where
     /// no new ones are left.
-    fn take_fetch(&mut self) -> Option<Job<'a>> {
+    fn take_fetch(&mut self) -> Option<Job> {
         let retry = self.retrying < self.share()
             && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
         let fetch = self.take_fetch_of(retry).or_else(|| self.take_fetch_of(!retry))?;
@@ -231,7 +240,7 @@ impl<'a> Shared<'a> {
 
     /// The next blob of the tenant that has the fewest in flight, so that one whose blobs hang holds
     /// up no other; among its equals that of the stream whose turn it is.
-    fn take_fetch_of(&mut self, retry: bool) -> Option<Fetch<'a>> {
+    fn take_fetch_of(&mut self, retry: bool) -> Option<Fetch> {
         let now = Instant::now();
         let count = self.streams.len();
         let mut best: Option<(usize, usize)> = None;
@@ -260,7 +269,7 @@ impl<'a> Shared<'a> {
         tenant.fetching += 1;
         self.fetch_turn = turn + 1;
         self.last_fetch = Some((t, s));
-        let (tenant_id, content_type) = (tenant.config.tenant_id.as_str(), stream.content_type);
+        let (tenant_id, content_type) = (tenant.config.tenant_id.clone(), stream.content_type);
         Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued })
     }
 

@@ -1,11 +1,18 @@
 //! A stream's part in a run: how far it is listed, which blobs are queued, which have failed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::Page;
+use super::tenant::RunContext;
+use crate::api::{Page, Started};
+use crate::config;
 use crate::content::ContentType;
-use crate::state::{ClockReading, MOST_WAITING, Stream, Waiting, Window, edge_margin, fingerprint};
+use crate::health::{Failure, Outcome};
+use crate::notice::{Kind, Notice};
+use crate::state::{
+    ClockReading, MOST_WAITING, RunEnd, Stream, Waiting, Window, edge_margin, fingerprint,
+};
 use crate::timestamp::{MINUTE, Timestamp, age};
 
 /// A stream with so many blobs queued lists no further page.
@@ -28,10 +35,15 @@ const MOST_EMPTY_PAGES: u32 = 100;
 const MOST_CLAMPS: u32 = 5;
 
 pub(super) struct StreamRun {
+    tenant: Arc<config::Tenant>,
     pub(super) content_type: ContentType,
     pub(super) state: Stream,
     pub(super) walk: Walk,
     clock_corrected: bool,
+    /// What the window at hand is for, where it goes by what the last run knew of the time; and
+    /// whether one has.
+    guessed: Option<Timestamp>,
+    has_guessed: bool,
     /// Whether a page is being listed.
     pub(super) in_flight: bool,
     /// Tries of the listing request at hand.
@@ -49,14 +61,22 @@ pub(super) struct StreamRun {
     parked: Vec<Waiting>,
     /// Blobs that failed in a row since the waiting list is full.
     failed_in_a_row: usize,
+    /// Blobs that are being fetched, as far as their lines are out.
+    fetching: HashMap<u64, Waiting>,
+    /// Blobs of which lines are out that may get lost on their way, as they were before the run.
+    handed_over: HashMap<u64, Waiting>,
     /// Fingerprints of all that is queued, parked or in flight.
     known: HashSet<u64>,
     listed_to: Option<Timestamp>,
+    /// Whether the run has got to it: a page was listed or a blob fetched.
+    pub(super) served: bool,
     /// Blobs written to their end.
     pub(super) blobs: u64,
     /// What its last listing ran into; it may still go well.
-    pub(super) trouble: Option<String>,
-    pub(super) failed: Option<String>,
+    pub(super) trouble: Option<Failure>,
+    pub(super) failed: Option<Failure>,
+    /// What is to be told of it at the end of the run.
+    pub(super) notices: Vec<Notice>,
 }
 
 /// How far a stream's listing is.
@@ -104,29 +124,51 @@ impl Tries {
 #[derive(Clone, Debug)]
 pub(super) struct Queued {
     pub(super) blob: Waiting,
+    /// The fingerprint of its content id.
+    pub(super) key: u64,
     pub(super) tries: Tries,
     /// It waits since an earlier run, so it gets one try in this one.
     pub(super) is_retry: bool,
 }
 
+impl Queued {
+    fn new(blob: Waiting) -> Self {
+        let (key, is_retry) = (fingerprint(&blob.id), blob.failed_runs > 0);
+        Self { blob, key, tries: Tries::default(), is_retry }
+    }
+}
+
 impl StreamRun {
-    pub(super) fn new(content_type: ContentType, mut state: Stream, now: Timestamp) -> Self {
+    pub(super) fn new(
+        tenant: &Arc<config::Tenant>,
+        content_type: ContentType,
+        mut state: Stream,
+        now: Timestamp,
+    ) -> Self {
         let waiting = std::mem::take(&mut state.waiting);
-        let known = waiting.iter().map(|blob| fingerprint(&blob.id)).collect();
         let (due, parked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|b| b.is_due(now));
-        let queued = |blob: Waiting| {
-            let is_retry = blob.failed_runs > 0;
-            Queued { blob, tries: Tries::default(), is_retry }
-        };
-        let (retries, mut fresh): (VecDeque<_>, VecDeque<_>) =
-            due.into_iter().map(queued).partition(|queued| queued.is_retry);
-        // One that no run could finish yet comes last: it may take this one's time as well.
-        fresh.make_contiguous().sort_by_key(|queued| queued.blob.written > 0);
+        let mut known: HashSet<_> = parked.iter().map(|blob| fingerprint(&blob.id)).collect();
+        let (mut retries, mut fresh): (VecDeque<_>, VecDeque<_>) =
+            due.into_iter().map(Queued::new).partition(|queued| queued.is_retry);
+        known.extend(fresh.iter().chain(&retries).map(|queued| queued.key));
+        // What was begun goes on; but what had the last run's time doesn't get this one's as well
+        // before the others had their turn.
+        fresh.make_contiguous().sort_by_key(|Queued { blob, .. }| match blob.had_its_turn {
+            true => 2,
+            false if blob.written == 0 => 1,
+            false => 0,
+        });
+        for queued in fresh.iter_mut().chain(&mut retries) {
+            queued.blob.had_its_turn = false;
+        }
         Self {
+            tenant: Arc::clone(tenant),
             content_type,
             state,
             walk: Walk::New,
             clock_corrected: false,
+            guessed: None,
+            has_guessed: false,
             in_flight: false,
             tries: Tries::default(),
             clamps: 0,
@@ -137,12 +179,28 @@ impl StreamRun {
             retries,
             parked,
             failed_in_a_row: 0,
+            fetching: HashMap::new(),
+            handed_over: HashMap::new(),
             known,
             listed_to: None,
+            served: false,
             blobs: 0,
             trouble: None,
             failed: None,
+            notices: Vec::new(),
         }
+    }
+
+    /// A notice about it.
+    pub(super) fn notice(&self, kind: Kind, text: impl Into<String>) -> Notice {
+        Notice::new(kind, &self.tenant.tenant_id, Some(self.content_type), text)
+    }
+
+    /// Tells a gap: in the log at once, by a notice at the end of the run.
+    pub(super) fn gap(&mut self, gap: Notice, now: Timestamp) {
+        log::error!("{} {}: events are lost: {}", gap.tenant_id, self.content_type, gap.response);
+        self.state.gap(gap.clone(), now);
+        self.notices.push(gap);
     }
 
     /// Blobs that could be fetched, now or a little later.
@@ -181,12 +239,15 @@ impl StreamRun {
         }
         if let Walk::From(from) = self.walk {
             self.links.clear();
+            self.guessed = Some(from).filter(|_| clock.is_none() && !self.has_guessed);
+            self.has_guessed |= self.guessed.is_some();
             self.walk = Walk::In(self.state.window(from, now, edge_margin(self.clamps)), None);
         }
         let Walk::In(window, link) = &self.walk else {
             return None;
         };
         self.in_flight = true;
+        self.served = true;
         Some((*window, link.clone()))
     }
 
@@ -199,8 +260,9 @@ impl StreamRun {
         let back = self.state.correct_clock(&clock, lookback);
         if let Some(back) = back {
             log::warn!(
-                "{}: Microsoft's clock has gone back by {}, so it was wrong, or is; what became \
+                "{} {}: Microsoft's clock has gone back by {}, so it was wrong, or is; what became \
                  available since {} is listed again",
+                self.tenant.tenant_id,
                 self.content_type,
                 age(back),
                 self.state.position
@@ -217,7 +279,27 @@ impl StreamRun {
     /// The next blob that may be fetched now: one of an earlier run, or a new one.
     pub(super) fn next_blob(&mut self, retry: bool, now: Instant) -> Option<Queued> {
         let at = self.due_at(retry, now)?;
-        if retry { self.retries.remove(at) } else { self.fresh.remove(at) }
+        let queued = if retry { self.retries.remove(at) } else { self.fresh.remove(at) }?;
+        self.fetching.insert(queued.key, queued.blob.clone());
+        self.served = true;
+        Some(queued)
+    }
+
+    /// Lines of a blob that is being fetched are out, up to `mark`. `hand_over`: they may yet get
+    /// lost.
+    pub(super) fn wrote(&mut self, key: u64, mark: Option<(u64, String)>, hand_over: bool) {
+        let Some(blob) = self.fetching.get_mut(&key) else {
+            return;
+        };
+        if hand_over {
+            self.handed_over.entry(key).or_insert_with(|| blob.clone());
+        }
+        blob.advance(mark);
+    }
+
+    /// A blob is no longer being fetched: whoever did it knows more of it now.
+    pub(super) fn came_back(&mut self, queued: &Queued) {
+        self.fetching.remove(&queued.key);
     }
 
     fn due_at(&self, retry: bool, now: Instant) -> Option<usize> {
@@ -246,23 +328,25 @@ impl StreamRun {
         now: Timestamp,
     ) -> Result<(), String> {
         self.in_flight = false;
+        if self.guessed.take().is_some_and(|from| window.from > from) {
+            // What has left the 7 days is judged by the API's own time, which is known now.
+            self.walk = Walk::New;
+            return Ok(());
+        }
+        self.tell_what_is_missing(&window, now);
         let at_edge = window.start == window.from;
         self.empty_pages = if page.blobs.is_empty() { self.empty_pages + 1 } else { 0 };
         for blob in page.blobs {
-            let fingerprint = fingerprint(&blob.id);
             // What is older was listed before, and may be partial in this listing.
             let old = !at_edge && blob.created.is_some_and(|created| created < window.from);
-            if old || self.state.delivered.contains(fingerprint) || !self.known.insert(fingerprint)
-            {
-                continue;
-            }
             // One whose time can't be read is remembered as long as this window is listed.
-            let blob = Waiting::new(blob, window.end);
-            self.fresh.push_back(Queued { blob, tries: Tries::default(), is_retry: false });
+            let queued = Queued::new(Waiting::new(blob, window.end));
+            if !old && !self.state.delivered.contains(queued.key) && self.known.insert(queued.key) {
+                self.fresh.push_back(queued);
+            }
         }
         self.tries = Tries::default();
         self.trouble = None;
-        self.state.unsubscribed_since = None;
         self.walk = match page.next {
             Some(_) if self.empty_pages > MOST_EMPTY_PAGES => {
                 return Err("its listing has no end: one empty page follows another".to_owned());
@@ -280,6 +364,45 @@ impl StreamRun {
             }
         };
         Ok(())
+    }
+
+    /// Tells what an answer for `window` shows to be missing: what has left the 7 days, and what
+    /// became available while the subscription was off.
+    fn tell_what_is_missing(&mut self, window: &Window, now: Timestamp) {
+        if let Some((from, to)) = self.state.lost(window, now) {
+            let text = format!(
+                "no run could list this stream for so long that {} of content have left the 7 days \
+                 that the API keeps: whatever became available from {from} to {to} is lost",
+                age(to.since(from))
+            );
+            self.gap(self.notice(Kind::Gap, text).window(from, to), now);
+            self.state.skip_to(to);
+        }
+        if self.state.unsubscribed_since.take().is_some() && self.state.origin.is_none() {
+            let from = self.state.position;
+            let text = format!(
+                "the subscription was off; it is on again. Microsoft keeps nothing for a \
+                 subscription that is off: what would have become available from {from} to {now} \
+                 may be lost. Find out who or what has stopped it"
+            );
+            self.gap(self.notice(Kind::Gap, text).window(from, now), now);
+        }
+    }
+
+    /// Its subscription is on.
+    pub(super) fn take_start(&mut self, started: Started, now: Timestamp) {
+        match started {
+            Started::Now => {
+                log::info!(
+                    "{} {}: subscription started; Microsoft may take up to 12 hours to hand out \
+                     its first content",
+                    self.tenant.tenant_id,
+                    self.content_type
+                );
+                self.state.unsubscribed_since.get_or_insert(now);
+            }
+            Started::Before => self.state.unsubscribed_since = None,
+        }
     }
 
     /// The link to the next page was not taken: from the window's first page, please; false when
@@ -300,13 +423,14 @@ impl StreamRun {
             // From where the stream really stands, so that the gap is told whole.
             self.walk = Walk::From(window.lost.map_or(window.from, |(from, _)| from));
         }
-        self.clamps += 1;
+        // A wrong guess at the time says nothing of the API's edge.
+        self.clamps += u32::from(self.guessed.take().is_none());
         self.clamps < MOST_CLAMPS
     }
 
-    pub(super) fn fail(&mut self, text: String) {
+    pub(super) fn fail(&mut self, failure: Failure) {
         self.walk = Walk::Failed;
-        self.failed = Some(text);
+        self.failed = Some(failure);
     }
 
     /// Puts a blob back whose turn will come again, behind or before the others.
@@ -316,7 +440,7 @@ impl StreamRun {
     }
 
     /// Puts a blob aside that failed in this run.
-    pub(super) fn park(&mut self, mut blob: Waiting, now: Timestamp, why: String) {
+    pub(super) fn park(&mut self, mut blob: Waiting, now: Timestamp, why: Failure) {
         blob.failed_runs = blob.failed_runs.saturating_add(1);
         blob.last_try = Some(now);
         self.parked.push(blob);
@@ -326,21 +450,20 @@ impl StreamRun {
 
     /// A blob is delivered, or lost for good: it is not to be fetched again.
     /// `latest`: what comes after it can't be a time of creation, and would be remembered for ever.
-    pub(super) fn done_with(&mut self, blob: &Waiting, latest: Timestamp) {
+    pub(super) fn done_with(&mut self, queued: &Queued, latest: Timestamp) {
         self.failed_in_a_row = 0;
-        self.state.delivered.insert(fingerprint(&blob.id), blob.created.min(latest));
+        self.state.delivered.insert(queued.key, queued.blob.created.min(latest));
     }
 
-    /// Brings the stream's state to its end of the run. `at_least`: a time that has surely come.
-    /// `tenant_failed`: that silences its streams.
+    /// Brings the stream's state to its end of the run, and says how that was for it. `at_least`: a
+    /// time that has surely come.
     pub(super) fn finish(
         &mut self,
         clock: Option<ClockReading>,
-        (now, at_least): (Timestamp, Timestamp),
-        lookback: i64,
-        tenant_failed: bool,
-    ) {
-        if self.correct_clock(clock, lookback) {
+        at_least: Timestamp,
+        run: &RunContext,
+    ) -> Outcome {
+        if self.correct_clock(clock, run.lookback) {
             // This run has listed from where it stood before.
             self.listed_to = None;
         }
@@ -348,39 +471,62 @@ impl StreamRun {
         let tried = queued.iter().filter(|queued| queued.tries.made > 0).count();
         let mut left = std::mem::take(&mut self.parked);
         left.extend(queued.into_iter().map(|queued| queued.blob));
+        // Those of workers that never came back.
+        left.extend(self.fetching.drain().map(|(_, blob)| blob));
         let failing = tried + left.iter().filter(|blob| blob.failed_runs > 0).count();
+        let handed_over = run.hand_over.then(|| self.handed_over.drain().map(|(_, b)| b).collect());
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
-        self.state.finish(self.listed_to, left, lookback, cut, at_least);
-        if tenant_failed {
-            return;
+        let listed_to = self.listed_to;
+        self.state.finish(RunEnd { listed_to, left, handed_over, cut, at_least }, run.lookback);
+        let mut failed = self.failed.take();
+        if failed.is_none() && self.is_listing() {
+            failed = self.trouble.take();
         }
-        if self.failed.is_none() && self.is_listing() {
-            self.failed = self.trouble.take();
+        if failed.is_none() && failing > 0 {
+            failed = Some(Failure::of(format!("{failing} content blobs could not be fetched yet")));
         }
-        if self.failed.is_none() && failing > 0 {
-            self.failed = Some(format!("{failing} content blobs could not be fetched yet"));
+        match failed {
+            Some(failure) => Outcome::Failed(failure),
+            None if self.walk == Walk::Done => Outcome::Succeeded,
+            None => Outcome::Open,
         }
-        self.state.judge(self.failed.as_deref(), self.walk == Walk::Done, now);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::collect::tenant::configured;
     use crate::content::Blob;
     use crate::timestamp::{DAY, HOUR};
 
     const NOW: i64 = 1_800_000_000;
-    const CLOCK: Option<ClockReading> = None;
 
     fn at(seconds_before_now: i64) -> Timestamp {
         Timestamp::from_unix(NOW - seconds_before_now)
     }
 
+    fn clock() -> Option<ClockReading> {
+        Some(ClockReading { now: at(0), offset: 0, change: 0 })
+    }
+
     fn stream(position: Timestamp) -> StreamRun {
         let mut state = Stream::first(true, None, position);
-        state.finish(Some(position), vec![], HOUR, false, position);
-        StreamRun::new(ContentType::General, state, at(0))
+        let (left, handed_over, cut) = (vec![], None, false);
+        let listed_to = Some(position);
+        state.finish(RunEnd { listed_to, left, handed_over, cut, at_least: position }, HOUR);
+        run(state)
+    }
+
+    fn run(state: Stream) -> StreamRun {
+        StreamRun::new(&configured(), ContentType::General, state, at(0))
+    }
+
+    fn finish(run: &mut StreamRun) -> Outcome {
+        let clock = Arc::new(Clock::new(0));
+        let context = RunContext { clock, offset_was: 0, lookback: HOUR, hand_over: false };
+        run.finish(clock(), at(0), &context)
     }
 
     fn blob(id: &str, created: Timestamp) -> Blob {
@@ -394,7 +540,7 @@ mod tests {
 
     /// Lists a page of the window at hand.
     fn list(run: &mut StreamRun, page: Page) -> Result<(), String> {
-        let (window, _) = run.next_page(CLOCK, at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(clock(), at(0), HOUR).unwrap();
         run.take_page(page, window, at(0))
     }
 
@@ -404,18 +550,16 @@ mod tests {
         list(&mut run, page(&["a", "b"], Some("2"))).unwrap();
         list(&mut run, page(&["b", "c"], None)).unwrap();
         assert_eq!((run.queued(), &run.walk), (3, &Walk::Done));
-        run.finish(CLOCK, (at(0), at(0)), HOUR, false);
+        assert_eq!(finish(&mut run), Outcome::Succeeded);
         assert_eq!((run.state.position, run.state.waiting.len()), (at(0), 3));
-        assert_eq!(run.state.last_success, Some(at(0)));
     }
 
     #[test]
     fn a_window_that_was_not_listed_to_its_end_moves_no_position() {
         let mut run = stream(at(HOUR));
         list(&mut run, page(&["a"], Some("2"))).unwrap();
-        run.finish(CLOCK, (at(0), at(0)), HOUR, false);
+        assert_eq!(finish(&mut run), Outcome::Open);
         assert_eq!(run.state.position, at(HOUR));
-        assert_eq!(run.state.last_success, None);
         assert_eq!(run.state.window, DAY / 2, "and is narrowed");
     }
 
@@ -439,11 +583,11 @@ mod tests {
     #[test]
     fn a_clamped_window_still_tells_the_whole_gap() {
         let mut run = stream(at(12 * DAY));
-        let (window, _) = run.next_page(CLOCK, at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(clock(), at(0), HOUR).unwrap();
         let first = window.lost.unwrap();
         assert_eq!(first.0, at(12 * DAY));
         assert!(run.clamp());
-        let (window, _) = run.next_page(CLOCK, at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(clock(), at(0), HOUR).unwrap();
         let second = window.lost.unwrap();
         assert_eq!(second.0, at(12 * DAY));
         assert!(second.1 > first.1);
@@ -459,14 +603,15 @@ mod tests {
         (not_due.failed_runs, not_due.last_try) = (11, Some(at(60)));
         let left_over = Waiting::new(blob("left over", at(HOUR)), at(0));
         state.waiting = vec![failed, not_due, left_over];
-        let mut run = StreamRun::new(ContentType::General, state, at(0));
+        let mut run = run(state);
         let now = Instant::now();
         assert_eq!(run.next_blob(false, now).unwrap().blob.id, "left over");
         assert_eq!(run.next_blob(true, now).unwrap().blob.id, "failed");
         assert_eq!(run.queued(), 0);
-        run.finish(CLOCK, (at(0), at(0)), HOUR, false);
-        assert_eq!(run.state.waiting.len(), 1);
-        assert!(run.state.last_error.unwrap().contains("1 content blobs"));
+        let outcome = finish(&mut run);
+        assert_eq!(run.state.waiting.len(), 3, "whose workers did not come back wait as well");
+        let text = "2 content blobs could not be fetched yet";
+        assert_eq!(outcome, Outcome::Failed(Failure::of(text)));
     }
 
     #[test]
@@ -479,7 +624,8 @@ mod tests {
         let mut tried = 0;
         while let Some(queued) = run.next_blob(false, now) {
             tried += 1;
-            run.park(queued.blob, at(0), "refused".to_owned());
+            run.came_back(&queued);
+            run.park(queued.blob, at(0), Failure::of("refused"));
         }
         assert_eq!(tried, MOST_WAITING + MOST_FAILING);
         assert!(!run.may_list(now));

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::stream::{Queued, StreamRun, Tries, Walk};
-use crate::api::{Access, Trouble};
+use crate::api::{Access, Started, Trouble};
 use crate::auth::{Claims, Credentials, RENEW_BEFORE};
 use crate::clock::Clock;
 use crate::config::{self, is_guid};
 use crate::content::{ContentType, Reaction, excerpt};
+use crate::health::{Failure, Outcome};
 use crate::state::{ClockReading, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
@@ -24,9 +25,9 @@ const MOST_WAIT: u64 = 86_400;
 
 /// A tenant at the start of a run.
 #[derive(Debug)]
-pub struct TenantStart<'a> {
+pub struct TenantStart {
     /// The configuration.
-    pub config: &'a config::Tenant,
+    pub config: Arc<config::Tenant>,
     /// What it signs in with, or why there is nothing.
     pub credentials: Result<Credentials, String>,
     /// The token of an earlier run that is still good.
@@ -37,8 +38,8 @@ pub struct TenantStart<'a> {
     pub has_new_stream: bool,
 }
 
-pub(super) struct TenantRun<'a> {
-    pub(super) config: &'a config::Tenant,
+pub(super) struct TenantRun {
+    pub(super) config: Arc<config::Tenant>,
     pub(super) credentials: Result<Credentials, String>,
     pub(super) state: Tenant,
     pub(super) streams: Vec<StreamRun>,
@@ -69,8 +70,10 @@ pub(super) struct TenantRun<'a> {
     subscriptions_listed: bool,
     to_start: Vec<ContentType>,
     /// What the last request of the walk ran into; it may still go well.
-    pub(super) trouble: Option<String>,
-    pub(super) failed: Option<String>,
+    trouble: Option<Failure>,
+    failed: Option<Failure>,
+    /// Whether the API, or the login host, has given an answer of use.
+    has_worked: bool,
 }
 
 /// A request of a tenant's walk.
@@ -92,16 +95,17 @@ pub(super) struct ListPage {
 }
 
 /// What all tenants share in a run.
-#[derive(Clone, Copy)]
-pub(super) struct RunContext<'a> {
-    pub(super) clock: &'a Clock,
+pub(super) struct RunContext {
+    pub(super) clock: Arc<Clock>,
     /// The clock's offset as the state was saved with it.
     pub(super) offset_was: i64,
     /// `lookback` in seconds.
     pub(super) lookback: i64,
+    /// Whether what is written may get lost on its way through a modulesd.
+    pub(super) hand_over: bool,
 }
 
-impl RunContext<'_> {
+impl RunContext {
     /// What is known of the time, if the API has told it in this run.
     pub(super) fn reading(&self) -> Option<ClockReading> {
         let offset = self.clock.offset();
@@ -110,16 +114,12 @@ impl RunContext<'_> {
     }
 }
 
-impl<'a> TenantRun<'a> {
-    pub(super) fn new(
-        start: TenantStart<'a>,
-        content_types: &[ContentType],
-        now: Timestamp,
-    ) -> Self {
+impl TenantRun {
+    pub(super) fn new(start: TenantStart, content_types: &[ContentType], now: Timestamp) -> Self {
         // Without its credentials a tenant does nothing, though its token may still be good.
         let kept = start.token.filter(|_| start.credentials.is_ok());
         let access = kept.as_ref().and_then(|kept| {
-            Access::new(start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
+            Access::new(&start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
         });
         let mut run = Self {
             config: start.config,
@@ -144,6 +144,7 @@ impl<'a> TenantRun<'a> {
             to_start: Vec::new(),
             trouble: None,
             failed: None,
+            has_worked: false,
         };
         run.take_state(start.state, content_types, now);
         run
@@ -159,12 +160,15 @@ impl<'a> TenantRun<'a> {
         // A stream that is no longer configured keeps its place in the state.
         self.streams = content_types
             .iter()
-            .filter_map(|name| Some(StreamRun::new(*name, state.streams.remove(name)?, now)))
+            .filter_map(|name| {
+                let stream = state.streams.remove(name)?;
+                Some(StreamRun::new(&self.config, *name, stream, now))
+            })
             .collect();
         self.order = (0..self.streams.len()).collect();
         self.order.sort_by_key(|s| self.streams.get(*s).map(|stream| stream.state.position));
-        self.is_suspect = state.last_error.is_some()
-            || self.streams.iter().any(|stream| stream.state.last_error.is_some());
+        self.is_suspect = state.health.last_error.is_some()
+            || self.streams.iter().any(|stream| stream.state.health.last_error.is_some());
         // The pause that an earlier run was asked for.
         let pause = state.paused_until.take().map(|until| until.since(now));
         let pause = pause.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
@@ -193,24 +197,28 @@ impl<'a> TenantRun<'a> {
     }
 
     /// Judges the run as far as the tenant as a whole is concerned.
-    pub(super) fn finish(&mut self) {
-        // What was still being tried when the time was over.
-        if self.failed.is_none() {
-            self.failed = self.trouble.take();
-        }
-        if self.failed.is_none() && !self.is_due(Instant::now()) && self.has_work() {
-            self.failed = Some(
-                "the API asked to slow down for longer than this run: a later one goes on; if this \
-                 lasts, see whether other programs use the same tenant's quota"
-                    .to_owned(),
-            );
-        }
-        if let Some(why) = &self.failed {
-            log::error!("{}: {why}", self.name());
-        }
-        self.state.last_error.clone_from(&self.failed);
+    pub(super) fn finish(&mut self) -> Outcome {
         if let Some(access) = self.access.as_ref().filter(|_| !is_guid(&self.config.tenant_id)) {
             self.state.guid = Some(access.guid.to_ascii_lowercase());
+        }
+        // What was still being tried when the time was over.
+        let mut failed = self.failed.take().or_else(|| self.trouble.take());
+        if failed.is_none() && !self.is_due(Instant::now()) && self.has_work() {
+            failed = Some(Failure::of(
+                "the API asked to slow down for longer than this run: a later one goes on; if this \
+                 lasts, see whether other programs use the same tenant's quota",
+            ));
+        }
+        match failed {
+            Some(failure) => {
+                log::error!("{}: {}", self.name(), failure.text);
+                if self.credentials.is_err() {
+                    return Outcome::Misconfigured(failure.text);
+                }
+                Outcome::Failed(failure)
+            }
+            None if self.has_worked => Outcome::Succeeded,
+            None => Outcome::Open,
         }
     }
 
@@ -231,7 +239,7 @@ impl<'a> TenantRun<'a> {
     }
 
     /// The next request of the walk, if one may be sent now.
-    pub(super) fn next_step(&mut self, run: RunContext<'_>, may_list: bool) -> Option<Step> {
+    pub(super) fn next_step(&mut self, run: &RunContext, may_list: bool) -> Option<Step> {
         let now = Instant::now();
         if !self.is_due(now)
             || !self.tries.is_due(now)
@@ -258,7 +266,7 @@ impl<'a> TenantRun<'a> {
         self.stepped_at = None;
     }
 
-    fn due_step(&mut self, run: RunContext<'_>, may_list: bool, now: Instant) -> Option<Step> {
+    fn due_step(&mut self, run: &RunContext, may_list: bool, now: Instant) -> Option<Step> {
         // Beside another request only a listing may be sent.
         let alone = self.stepping == 0;
         if self.renew_at.is_some_and(|at| at <= now) {
@@ -336,6 +344,7 @@ impl<'a> TenantRun<'a> {
     /// Something went well: the next pause is a short one again.
     pub(super) fn went_well(&mut self) {
         self.pauses = 0;
+        self.has_worked = true;
     }
 
     /// Drops a token that was not accepted, so that the next step signs in; false where that would
@@ -381,6 +390,7 @@ impl<'a> TenantRun<'a> {
         self.renew_at = renewal(lifetime);
         self.access = Some(Arc::new(access));
         self.signed_in = true;
+        self.has_worked = true;
         self.step_went_well();
     }
 
@@ -390,16 +400,16 @@ impl<'a> TenantRun<'a> {
     }
 
     pub(super) fn sign_in_failed(&mut self, trouble: Trouble) {
-        let text = format!("sign-in failed: {}", trouble.text);
+        let failure = failure("sign-in failed", &trouble);
         let passing = matches!(trouble.reaction, Reaction::Retry | Reaction::Pause);
         let now = Instant::now();
         if passing && trouble.retry_after.is_some() {
             self.pause(now, wait(&trouble));
         }
         if passing && self.tries.again(now, None) {
-            self.trouble = Some(text);
+            self.trouble = Some(failure);
         } else {
-            self.failed = Some(text);
+            self.failed = Some(failure);
         }
     }
 
@@ -425,7 +435,7 @@ impl<'a> TenantRun<'a> {
         access: &Arc<Access>,
         at: Timestamp,
     ) {
-        let text = format!("its subscriptions can't be listed: {}", trouble.text);
+        let failure = failure("its subscriptions can't be listed", &trouble);
         let now = Instant::now();
         let again = match trouble.reaction {
             Reaction::Pause => {
@@ -437,7 +447,7 @@ impl<'a> TenantRun<'a> {
             _ if self.tries.again(now, wait(&trouble)) => true,
             _ => {
                 // Listing content will tell whether the subscriptions are there.
-                log::warn!("{}: {text}", self.name());
+                log::warn!("{}: {}", self.name(), failure.text);
                 self.subscriptions_listed = true;
                 self.state.subscriptions_listed = Some(at);
                 self.step_went_well();
@@ -445,38 +455,38 @@ impl<'a> TenantRun<'a> {
             }
         };
         if again {
-            self.trouble = Some(text);
+            self.trouble = Some(failure);
         } else {
-            self.failed = Some(text);
+            self.failed = Some(failure);
         }
     }
 
     pub(super) fn take_start(
         &mut self,
         content_type: ContentType,
-        result: Result<(), Trouble>,
+        result: Result<Started, Trouble>,
         access: &Arc<Access>,
         now: Timestamp,
     ) {
-        let name = self.config.tenant_id.as_str();
+        let config = Arc::clone(&self.config);
+        let name = config.tenant_id.as_str();
         let trouble = match result {
-            Ok(()) => {
-                log::info!(
-                    "{name} {content_type}: subscription started; Microsoft may take up to 12 \
-                     hours to hand out its first content"
-                );
+            Ok(started) => {
+                if let Some(stream) = self.stream(content_type) {
+                    stream.take_start(started, now);
+                }
                 self.set_start(content_type, now, None);
                 self.step_went_well();
                 return;
             }
             Err(trouble) => trouble,
         };
-        let text = format!("its subscription can't be started: {}", trouble.text);
+        let failure = failure("its subscription can't be started", &trouble);
         let instant = Instant::now();
         let again = match trouble.reaction {
             // Somebody else has just started it: this is no pause of the tenant.
             Reaction::Pause if trouble.text.contains("frequent subscription start") => {
-                log::warn!("{name} {content_type}: {text}");
+                log::warn!("{name} {content_type}: {}", failure.text);
                 self.set_start(content_type, now, None);
                 self.step_went_well();
                 return;
@@ -492,16 +502,16 @@ impl<'a> TenantRun<'a> {
         };
         if again {
             self.to_start.push(content_type);
-            self.trouble = Some(text);
+            self.trouble = Some(failure);
             return;
         }
         self.step_went_well();
         // A request without the right to make it counts for nothing: consent helps at once.
         if !matches!(trouble.reaction, Reaction::Renew | Reaction::Consent) {
-            self.set_start(content_type, now, Some(text.clone()));
+            self.set_start(content_type, now, Some(failure.text.clone()));
         }
         if let Some(stream) = self.stream(content_type) {
-            stream.fail(text);
+            stream.fail(failure);
         }
     }
 
@@ -524,7 +534,7 @@ impl<'a> TenantRun<'a> {
         access: &Arc<Access>,
         now: Timestamp,
     ) {
-        let text = format!("content can't be listed: {}", trouble.text);
+        let failure = failure("content can't be listed", &trouble);
         let instant = Instant::now();
         if trouble.reaction == Reaction::Pause {
             self.pause(instant, wait(&trouble));
@@ -548,11 +558,11 @@ impl<'a> TenantRun<'a> {
                     self.list_subscriptions = true;
                     true
                 } else if let Some(error) = stream.state.start_error.clone() {
-                    return stream.fail(error);
+                    return stream.fail(Failure::of(error));
                 } else if now.since(since) < SUBSCRIPTION_PAUSE {
                     // Started a moment ago: Microsoft takes a while until it shows.
                     let name = &self.config.tenant_id;
-                    log::info!("{name} {}: {text}; waiting for it", stream.content_type);
+                    log::info!("{name} {}: {}; waiting for it", stream.content_type, failure.text);
                     stream.walk = Walk::Pending;
                     return;
                 } else {
@@ -562,9 +572,9 @@ impl<'a> TenantRun<'a> {
             _ => false,
         };
         if again {
-            stream.trouble = Some(text);
+            stream.trouble = Some(failure);
         } else {
-            stream.fail(text);
+            stream.fail(failure);
         }
     }
 
@@ -596,9 +606,18 @@ impl<'a> TenantRun<'a> {
             log::debug!("{name} {}: content {id}: {}", stream.content_type, trouble.text);
             stream.requeue(queued, false);
         } else {
-            let text = format!("content {id} can't be fetched: {}", trouble.text);
-            stream.park(queued.blob, now, text);
+            let what = format!("content {id} can't be fetched");
+            stream.park(queued.blob, now, failure(&what, &trouble));
         }
+    }
+}
+
+/// What failed, and why.
+fn failure(what: &str, trouble: &Trouble) -> Failure {
+    Failure {
+        text: format!("{what}: {}", trouble.text),
+        cause: trouble.text.clone(),
+        code: trouble.code.clone(),
     }
 }
 
@@ -614,24 +633,26 @@ fn renewal(lifetime: i64) -> Option<Instant> {
     Instant::now().checked_add(Duration::from_secs(seconds))
 }
 
+/// A tenant for tests.
+#[cfg(test)]
+pub(super) fn configured() -> Arc<config::Tenant> {
+    use crate::secret::Secret;
+    Arc::new(config::Tenant {
+        tenant_id: "a0000000-0000-4000-8000-000000000001".to_owned(),
+        client_id: "c".to_owned(),
+        credential: config::Credential::Secret(Secret::new("s")),
+        login: "https://login.example".to_owned(),
+        management: "https://manage.example".to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Credential, Tenant as Configured};
     use crate::secret::Secret;
     use crate::state::Stream;
 
-    fn configured() -> Configured {
-        Configured {
-            tenant_id: "a0000000-0000-4000-8000-000000000001".to_owned(),
-            client_id: "c".to_owned(),
-            credential: Credential::Secret(Secret::new("s")),
-            login: "https://login.example".to_owned(),
-            management: "https://manage.example".to_owned(),
-        }
-    }
-
-    fn tenant<'a>(config: &'a Configured, positions: &[(ContentType, i64)]) -> TenantRun<'a> {
+    fn tenant(config: &Arc<config::Tenant>, positions: &[(ContentType, i64)]) -> TenantRun {
         let now = Timestamp::from_unix(1_800_000_000);
         let mut state = Tenant::default();
         for (content_type, ago) in positions {
@@ -640,6 +661,7 @@ mod tests {
         let token = KeptToken { token: Secret::new("t"), tid: None, expires: now.plus(3600) };
         let secret = Credentials::ClientSecret(Secret::new("s"));
         let (credentials, token, has_new_stream) = (Ok(secret), Some(token), true);
+        let config = Arc::clone(config);
         let start = TenantStart { config, credentials, token, state, has_new_stream };
         let names: Vec<_> = positions.iter().map(|(name, _)| *name).collect();
         TenantRun::new(start, &names, now)
@@ -709,7 +731,7 @@ mod tests {
         run.streams[0].failed = None;
         run.subscriptions_listed = true;
         run.list_failed(0, trouble(Reaction::Subscribe, None), &access, now.plus(60));
-        assert!(run.streams[0].failed.as_ref().unwrap().contains("can't be started"));
+        assert!(run.streams[0].failed.as_ref().unwrap().text.contains("can't be started"));
         run.take_subscriptions(&[ContentType::General], now.plus(120));
         assert_eq!(run.streams[0].state.start_error, None);
     }
@@ -720,7 +742,7 @@ mod tests {
         let mut run = tenant(&config, &[(ContentType::General, 5)]);
         let access = run.access.clone().unwrap();
         let now = Timestamp::from_unix(1_800_000_000);
-        run.take_start(ContentType::General, Ok(()), &access, now);
+        run.take_start(ContentType::General, Ok(Started::Now), &access, now);
         run.subscriptions_listed = true;
         run.list_failed(0, trouble(Reaction::Subscribe, None), &access, now);
         assert_eq!((&run.streams[0].walk, &run.streams[0].failed), (&Walk::Pending, &None));

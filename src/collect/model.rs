@@ -1,0 +1,407 @@
+//! A stream's runs against a reference model: an API that hands out blobs late, on pages, in part;
+//! fetches that fail, break off, or are stopped; clocks that jump; runs that crash; and a modulesd
+//! that is restarted while it still holds what was written. The model knows nothing of positions:
+//! it counts how often each record has arrived.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::stream::{Queued, StreamRun};
+use super::tenant::{RunContext, configured};
+use crate::api::Page;
+use crate::clock::Clock;
+use crate::content::{Blob, ContentType};
+use crate::health::Failure;
+use crate::state::{ClockReading, Modulesd, State, Stream, Tenant, Window};
+use crate::timestamp::{DAY, HOUR, MINUTE, Timestamp};
+
+const START: i64 = 1_800_000_000;
+const LOOKBACK: i64 = HOUR;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix(START + seconds)
+}
+
+/// xorshift64*: repeatable, and nothing hangs on its quality.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % n.max(1)
+    }
+
+    fn seconds(&mut self, n: i64) -> i64 {
+        i64::try_from(self.below(u64::try_from(n).unwrap())).unwrap()
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+}
+
+/// What may go wrong, in percent.
+#[derive(Clone, Copy, Debug)]
+struct Odds {
+    /// A fetch is refused, breaks off, or is stopped with the run.
+    refused: u64,
+    cut: u64,
+    stopped: u64,
+    /// A listing is refused.
+    unlisted: u64,
+    /// A run ends before all is done; ends without saving; loses what it handed over.
+    early: u64,
+    crash: u64,
+    lost: u64,
+    /// This machine's clock jumps; the API tells a wrong time for one run.
+    jump: u64,
+    wrong_date: u64,
+}
+
+const CALM: Odds = Odds {
+    refused: 0,
+    cut: 0,
+    stopped: 0,
+    unlisted: 0,
+    early: 0,
+    crash: 0,
+    lost: 0,
+    jump: 0,
+    wrong_date: 0,
+};
+
+struct Published {
+    created: i64,
+    listable: i64,
+    records: u64,
+}
+
+/// What became of a record: how often it came through, and how often it may have.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    arrived: u32,
+    excused: u32,
+}
+
+struct World {
+    dice: Dice,
+    odds: Odds,
+    /// The API's time, and this machine's clock less it.
+    now: i64,
+    local: i64,
+    blobs: Vec<Published>,
+    counts: HashMap<(usize, u64), Count>,
+    state: State,
+    modulesd: u32,
+    /// Runs since the API told a wrong time.
+    since_wrong: u32,
+    page_size: usize,
+    /// So much can be done in a run before it must end.
+    work: u64,
+}
+
+/// What a run wrote, in order.
+type Written = Vec<(usize, u64)>;
+
+impl World {
+    fn new(seed: u64, odds: Odds, blobs: usize, span: i64) -> Self {
+        let mut dice = Dice(seed | 1);
+        let published = |dice: &mut Dice| {
+            let created = dice.seconds(span);
+            let late = if dice.percent(30) { dice.seconds(LOOKBACK - 2 * MINUTE) } else { 0 };
+            Published { created, listable: created + late, records: dice.below(5) }
+        };
+        let blobs = (0..blobs).map(|_| published(&mut dice)).collect();
+        let mut tenant = Tenant::default();
+        tenant.streams.insert(ContentType::General, Stream::first(true, None, at(0)));
+        let mut state = State::default();
+        state.tenants.insert("t".to_owned(), tenant);
+        let page_size = 1 + usize::try_from(dice.below(50)).unwrap();
+        let work = 1 + dice.below(4000);
+        Self {
+            dice,
+            odds,
+            now: 0,
+            local: 0,
+            blobs,
+            counts: HashMap::new(),
+            state,
+            modulesd: 1,
+            since_wrong: 0,
+            page_size,
+            work,
+        }
+    }
+
+    fn stream(&self) -> &Stream {
+        &self.state.tenants["t"].streams[&ContentType::General]
+    }
+
+    /// The blob with this content id.
+    fn blob(id: &str) -> usize {
+        id.parse().unwrap()
+    }
+
+    /// A page of a listing as the API gives it; none where it refuses the window.
+    fn list(&self, window: &Window, link: Option<&str>) -> Option<Page> {
+        let (start, end) = (window.start.unix() - START, window.end.unix() - START);
+        assert!(end - start <= DAY, "a window of more than a day gets a partial answer");
+        assert!(start < end, "an empty window is refused");
+        if start < self.now - 7 * DAY - HOUR {
+            return None;
+        }
+        let mut found: Vec<_> = (0..self.blobs.len())
+            .filter(|n| {
+                let blob = &self.blobs[*n];
+                (start..end).contains(&blob.created) && blob.listable <= self.now
+            })
+            .collect();
+        found.sort_by_key(|n| (self.blobs[*n].created, *n));
+        let from: usize = link.map_or(0, |link| link.parse().unwrap());
+        let to = (from + self.page_size).min(found.len());
+        let entry = |n: &usize| {
+            let created = self.blobs[*n].created;
+            let uri = if created == start { "partial" } else { "whole" };
+            let created = Some(at(created));
+            Blob { id: n.to_string(), uri: uri.to_owned(), created, expires: None }
+        };
+        let blobs = found.get(from..to).unwrap_or_default().iter().map(entry).collect();
+        Some(Page { blobs, next: (to < found.len()).then(|| to.to_string()) })
+    }
+
+    /// One run; `excused` are records that an earlier one wrote in vain.
+    fn run(&mut self) {
+        let modulesd = Modulesd { pid: self.modulesd, started: 1, boot: "b".to_owned() };
+        self.state.begin_run(&modulesd, None).unwrap();
+        self.since_wrong += 1;
+        let is_wrong = self.since_wrong > 2 && self.dice.percent(self.odds.wrong_date);
+        let error = if is_wrong { self.dice.seconds(4 * DAY) - 2 * DAY } else { 0 };
+        if is_wrong {
+            self.since_wrong = 0;
+        }
+        let date = self.now + error;
+        let offset = date - (self.now + self.local);
+        let change = offset - self.state.clock_offset;
+        // Before its first answer a run goes by what the last one knew.
+        let guess = at(self.now + self.local + self.state.clock_offset);
+        let reading = ClockReading { now: at(date), offset, change };
+        let mut tenant = self.state.tenants["t"].clone();
+        let stream = tenant.streams.remove(&ContentType::General).unwrap();
+        let mut run = StreamRun::new(&configured(), ContentType::General, stream, guess);
+        let mut written = Written::new();
+        let mut clock = None;
+        let mut instant = Instant::now();
+        let mut work =
+            if self.dice.percent(self.odds.early) { self.dice.below(60) } else { self.work };
+        while work > 0 {
+            work -= 1;
+            instant += Duration::from_secs(9);
+            let now = if clock.is_some() { at(date) } else { guess };
+            let list_first = self.dice.percent(50);
+            if (list_first || run.queued() == 0) && run.may_list(instant) {
+                let (window, link) = run.next_page(clock, now, LOOKBACK).unwrap();
+                run.in_flight = false;
+                if self.dice.percent(self.odds.unlisted) {
+                    run.fail(Failure::of("refused"));
+                    continue;
+                }
+                let Some(page) = self.list(&window, link.as_deref()) else {
+                    if !run.clamp() {
+                        run.fail(Failure::of("clamped too often"));
+                    }
+                    clock = Some(reading);
+                    continue;
+                };
+                clock = Some(reading);
+                run.take_page(page, window, at(date)).unwrap();
+            } else if let Some(queued) = {
+                let retry = self.dice.percent(25);
+                run.next_blob(retry, instant).or_else(|| run.next_blob(!retry, instant))
+            } {
+                let stop = self.fetch(&mut run, queued, instant, at(date), &mut written);
+                if stop {
+                    break;
+                }
+            } else if run.next_time(instant).is_none() {
+                break;
+            }
+        }
+        let context = RunContext {
+            clock: Arc::new(Clock::new(0)),
+            offset_was: self.state.clock_offset,
+            lookback: LOOKBACK,
+            hand_over: true,
+        };
+        let local = at(self.now + self.local + self.state.clock_offset);
+        let _ = run.finish(clock, at(date).min(local), &context);
+        tenant.streams.insert(ContentType::General, run.state);
+        let crashed = self.dice.percent(self.odds.crash);
+        let lost = !crashed && self.dice.percent(self.odds.lost);
+        if !crashed {
+            self.state.tenants.insert("t".to_owned(), tenant);
+            if clock.is_some() {
+                self.state.clock_offset = offset;
+            }
+            self.state = State::parse(&serde_json::to_vec(&self.state).unwrap()).unwrap();
+        }
+        if lost {
+            self.modulesd += 1;
+        }
+        // A crashed run's pipe is drained up to some line as well.
+        let drained = if lost || crashed {
+            usize::try_from(self.dice.below(written.len() as u64 + 1)).unwrap()
+        } else {
+            written.len()
+        };
+        for (n, record) in written.into_iter().enumerate() {
+            let count = self.counts.entry(record).or_default();
+            count.arrived += u32::from(n < drained);
+            count.excused += u32::from(lost || crashed);
+        }
+    }
+
+    /// Fetches a blob, or a part of it; true when that ends the run.
+    fn fetch(
+        &mut self,
+        run: &mut StreamRun,
+        mut queued: Queued,
+        instant: Instant,
+        now: Timestamp,
+        written: &mut Written,
+    ) -> bool {
+        let blob = Self::blob(&queued.blob.id);
+        assert_eq!(queued.blob.uri, "whole", "blob {blob}");
+        if self.dice.percent(self.odds.refused) {
+            run.came_back(&queued);
+            run.park(queued.blob, now, Failure::of("refused"));
+            return false;
+        }
+        let (cut, stop) = (self.dice.percent(self.odds.cut), self.dice.percent(self.odds.stopped));
+        let skip = queued.blob.written;
+        assert!(skip == 0 || queued.blob.last_id.as_deref() == Some(&skip.to_string()));
+        let all = self.blobs[blob].records;
+        let end = if cut || stop { skip + self.dice.below(all - skip + 1) } else { all };
+        for record in skip + 1..=end {
+            written.push((blob, record));
+        }
+        if end > skip {
+            let mark = Some((end, end.to_string()));
+            run.wrote(queued.key, mark.clone(), true);
+            queued.blob.advance(mark);
+        }
+        // A worker that is left behind never says how far it came.
+        if stop && self.dice.percent(50) {
+            return true;
+        }
+        run.came_back(&queued);
+        if stop || (cut && queued.tries.again(instant, None)) {
+            run.requeue(queued, stop);
+        } else if cut {
+            run.park(queued.blob, now, Failure::of("cut"));
+        } else {
+            run.done_with(&queued, now.max(at(self.now + self.local)));
+        }
+        stop
+    }
+
+    /// Lets time pass, and perhaps this machine's clock jump.
+    fn pass(&mut self, most: i64) {
+        self.now += 1 + self.dice.seconds(most);
+        // A start that was never told the API's time has nothing but this machine's.
+        let is_listed = self.stream().origin.is_none();
+        if is_listed && self.dice.percent(self.odds.jump) {
+            self.local = self.dice.seconds(20 * DAY) - 10 * DAY;
+        }
+        if self.odds.wrong_date > 0 {
+            // Then only this machine's clock tells that it was wrong.
+            self.local = 0;
+        }
+    }
+
+    /// Ends all trouble, and lets runs pass until nothing is left to be done.
+    fn calm_down(&mut self) {
+        self.odds = CALM;
+        self.work = u64::MAX;
+        for _ in 0..40 {
+            self.pass(11 * MINUTE);
+            self.now += 10 * MINUTE;
+            self.run();
+        }
+        let stream = self.stream();
+        assert!(stream.waiting.is_empty(), "{} blobs still wait", stream.waiting.len());
+        assert_eq!(stream.gaps, 0, "{:?}", stream.last_gap);
+    }
+
+    fn check(&self) {
+        for (n, blob) in self.blobs.iter().enumerate() {
+            for record in 1..=blob.records {
+                let count = self.counts.get(&(n, record)).copied().unwrap_or_default();
+                let (created, listable) = (blob.created, blob.listable);
+                let what = format!("record {record} of blob {n} ({created}, {listable})");
+                assert!(count.arrived > 0, "{what} is lost");
+                assert!(count.arrived <= 1 + count.excused, "{what} came {}×", count.arrived);
+            }
+        }
+    }
+}
+
+fn play(seed: u64, odds: Odds, blobs: usize, runs: u32) {
+    let span = 2 * DAY;
+    let mut world = World::new(seed, odds, blobs, span);
+    let step = span / i64::from(runs);
+    for _ in 0..runs {
+        world.run();
+        world.pass((2 * step).min(LOOKBACK));
+    }
+    let rest = (span + LOOKBACK - world.now).max(0);
+    world.now += rest;
+    world.calm_down();
+    world.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn without_a_crash_every_record_comes_exactly_once(
+        seed in any::<u64>(),
+        refused in 0u64..60,
+        cut in 0u64..40,
+        stopped in 0u64..5,
+        unlisted in 0u64..40,
+        early in 0u64..60,
+        jump in 0u64..30,
+    ) {
+        play(seed, Odds { refused, cut, stopped, unlisted, early, jump, ..CALM }, 300, 60);
+    }
+
+    #[test]
+    fn a_wrong_date_loses_and_repeats_nothing(seed in any::<u64>(), early in 0u64..60) {
+        play(seed, Odds { wrong_date: 3, refused: 10, early, ..CALM }, 300, 60);
+    }
+
+    #[test]
+    fn a_crash_or_a_lost_hand_over_repeats_only_what_that_run_wrote(
+        seed in any::<u64>(),
+        refused in 0u64..40,
+        cut in 0u64..40,
+        stopped in 0u64..5,
+        crash in 1u64..40,
+        lost in 1u64..40,
+    ) {
+        play(seed, Odds { refused, cut, stopped, crash, lost, early: 20, ..CALM }, 300, 60);
+    }
+}
+
+#[test]
+fn ten_thousand_blobs_of_which_most_fail_come_exactly_once() {
+    for seed in 1..=3 {
+        let odds = Odds { refused: 60, cut: 20, stopped: 0, unlisted: 10, early: 20, ..CALM };
+        play(seed, odds, 10_000, 60);
+    }
+}

@@ -1,0 +1,86 @@
+//! The command `reset`: moves a stream's position.
+
+use std::io::{self, Write};
+
+use crate::args::ResetOptions;
+use crate::clock::local_now;
+use crate::error::Error;
+use crate::logging;
+use crate::notice::{Kind, Notice};
+use crate::state::{RETENTION, State};
+use crate::store::{Folder, Home, Loaded, Lock};
+
+/// Moves a stream's position, and gives the text that says so. What is skipped by that becomes a
+/// `gap` notice of the next poll.
+///
+/// # Errors
+/// There is no such stream, the time is none that the API covers, or the state can't be saved.
+pub fn run(options: &ResetOptions) -> Result<String, Error> {
+    let home = Home::open(&options.home)?;
+    // Only a record of what was done: what matters is told on stdout and stderr.
+    let _ = logging::start(&home.log());
+    let folder = home.folder()?;
+    let _lock = wait_for_lock(&folder)?;
+    let Loaded { mut state, from_previous } = folder.load_state()?;
+    let text = reset(&mut state, options)?;
+    let saved = folder
+        .prepare_save(0)
+        .and_then(|prepared| folder.save_state(prepared, &state, from_previous));
+    saved.map_err(|error| Error::Run(format!("the state can't be saved: {error}")))?;
+    log::warn!("reset: {text}");
+    Ok(format!("{text}\n"))
+}
+
+/// Waits until no poll runs.
+fn wait_for_lock(folder: &Folder) -> Result<Lock, Error> {
+    let fault = |error| Error::Run(format!("the lock can't be used: {error}"));
+    if let Ok(lock) = folder.lock(local_now()).map_err(fault)? {
+        return Ok(lock);
+    }
+    let _ = writeln!(io::stderr(), "wodle-office365: waiting for a running poll to end");
+    folder.wait_for_lock(local_now()).map_err(fault)
+}
+
+fn reset(state: &mut State, options: &ResetOptions) -> Result<String, Error> {
+    let now = local_now().plus(state.clock_offset);
+    let to = options.to.before(now);
+    if to > now || now.since(to) > RETENTION {
+        return Err(Error::Usage(format!(
+            "--to {to} is not within the 7 days before {now} that the API covers"
+        )));
+    }
+    let (tenant_id, name) = (options.tenant.to_ascii_lowercase(), options.content_type);
+    let known = || {
+        let names = state.tenants.iter().flat_map(|(tenant_id, tenant)| {
+            tenant.streams.keys().map(move |name| format!("{tenant_id} {name}"))
+        });
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() { "none: no poll has run yet".to_owned() } else { names }
+    };
+    let is_it = |tenant: &&String| {
+        let guid = state.tenants.get(*tenant).and_then(|tenant| tenant.guid.as_deref());
+        **tenant == tenant_id || guid == Some(tenant_id.as_str())
+    };
+    let unknown = format!("there is no stream {tenant_id} {name}; known: {}", known());
+    let tenant_id = state.tenants.keys().find(is_it).cloned().unwrap_or(tenant_id);
+    let tenant = state.tenants.get_mut(&tenant_id);
+    let Some(stream) = tenant.and_then(|tenant| tenant.streams.get_mut(&name)) else {
+        return Err(Error::Usage(unknown));
+    };
+    let was = stream.position;
+    let Some((from, to)) = stream.reset(to) else {
+        return Ok(format!(
+            "{tenant_id} {name}: moved back from {was} to {to}; the next polls bring everything \
+             since then once more"
+        ));
+    };
+    let text =
+        format!("skipped by wodle-office365 reset: what became available from {from} to {to}");
+    let gap = Notice::new(Kind::Gap, &tenant_id, Some(name), text).window(from, to);
+    stream.gap(gap.clone(), now);
+    state.notices.push(gap);
+    Ok(format!(
+        "{tenant_id} {name}: moved on from {was} to {to}; what became available since {from} is \
+         skipped, and the next poll says so"
+    ))
+}

@@ -1,0 +1,539 @@
+//! What is remembered of a stream, and the reasoning on it: which window to list next, what a
+//! finished run means for the position.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Delivered, Waiting};
+use crate::health::{Health, is_due};
+use crate::notice::Notice;
+use crate::timestamp::{DAY, HOUR, MINUTE, Timestamp};
+
+/// How long the API keeps content listed (documented).
+pub const RETENTION: i64 = 7 * DAY;
+
+/// A window starts this much before what it is for: a listing whose `startTime` equals a blob's
+/// `contentCreated` has been seen to return a partial version of that blob.
+const GUARD: i64 = MINUTE;
+
+/// The longest window that the API takes (documented).
+const LONGEST_WINDOW: i64 = DAY;
+
+/// The shortest window that a backlog is narrowed to.
+const SHORTEST_WINDOW: i64 = 5 * MINUTE;
+
+/// Blobs that wait in a stream at most; what is beyond them is found again by listing.
+pub const MOST_WAITING: usize = 1000;
+
+/// Subscriptions are listed, and each is started, this often at most.
+pub const SUBSCRIPTION_PAUSE: i64 = 15 * MINUTE;
+
+/// Where a stream begins that has never listed a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// At the moment of its first run.
+    Now,
+    /// With the oldest content that the API still holds, whenever it will first be listed.
+    Oldest,
+    /// At a time that is known: that of the first run by the API's clock, that of the bookmark of
+    /// Wazuh's own module, or `reset`'s.
+    Given,
+}
+
+/// What is remembered of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stream {
+    /// All content created before this has been listed, and is delivered or waits below; content
+    /// that becomes listable late aside, which `lookback` is for.
+    pub position: Timestamp,
+    /// Since when every delivered blob is remembered: no listing reaches behind it.
+    pub horizon: Timestamp,
+    /// Set until the first window has been listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Whether it is of this run.
+    #[serde(skip)]
+    pub is_new: bool,
+    /// How long a window to list, in seconds: shorter where a run can't work off a whole one.
+    pub window: i64,
+    /// Blobs delivered since the horizon.
+    pub delivered: Delivered,
+    /// Blobs listed and not yet delivered.
+    pub waiting: Vec<Waiting>,
+    /// When we last asked for its subscription to be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_requested: Option<Timestamp>,
+    /// Why that failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_error: Option<String>,
+    /// Since when the API has said that it has no subscription for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsubscribed_since: Option<Timestamp>,
+    /// Blobs of which the last run under a modulesd has written something, as they were before.
+    pub handed_over: Vec<Waiting>,
+    /// How it fares: a success is a listing to its end with no blob left that fails.
+    pub health: Health,
+    /// Its lag at the end of the last run that got to it, in seconds.
+    pub last_lag: Option<i64>,
+    /// When a `behind` notice was last written of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_told: Option<Timestamp>,
+    /// How many `gap` notices were written of it.
+    pub gaps: u64,
+    /// The last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_gap: Option<LastGap>,
+}
+
+/// The last gap of a stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastGap {
+    /// When it was found.
+    pub at: Timestamp,
+    /// What was said of it.
+    pub notice: Notice,
+}
+
+/// What a run did in a stream.
+#[derive(Debug)]
+pub struct RunEnd {
+    /// How far it has listed without a hole, if it has listed a window to its end.
+    pub listed_to: Option<Timestamp>,
+    /// The blobs that are left undelivered.
+    pub left: Vec<Waiting>,
+    /// The blobs of which it has written something, as they were before; none where it was not run
+    /// by a modulesd.
+    pub handed_over: Option<Vec<Waiting>>,
+    /// Whether it had to stop between two pages of a window.
+    pub cut: bool,
+    /// A time that has surely come. A wrong `Date` may have sent the position ahead; delivered
+    /// blobs are remembered all the same, so that listing can go back without repeating.
+    pub at_least: Timestamp,
+}
+
+/// What is known of the time.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockReading {
+    /// The API's time.
+    pub now: Timestamp,
+    /// Seconds to add to this machine's clock to get it.
+    pub offset: i64,
+    /// Seconds by which that is more than when the state was saved.
+    pub change: i64,
+}
+
+impl ClockReading {
+    /// Whether this machine's clock says nearly the same, or the API said the same in the last run.
+    fn is_confirmed(&self) -> bool {
+        self.offset.abs() <= 5 * MINUTE || self.change.abs() <= MINUTE
+    }
+}
+
+/// One listing request's span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The request's `startTime`.
+    pub start: Timestamp,
+    /// What is older has been dealt with: such blobs are passed over.
+    pub from: Timestamp,
+    /// The request's `endTime`.
+    pub end: Timestamp,
+    /// What should have been listed, but is older than the API's 7 days: from and to.
+    pub lost: Option<(Timestamp, Timestamp)>,
+}
+
+impl Stream {
+    /// A stream's first run: it starts at the bookmark of Wazuh's own module if there is one that
+    /// the API still covers, else now, or with the oldest content.
+    #[must_use]
+    pub fn first(only_future_events: bool, bookmark: Option<Timestamp>, now: Timestamp) -> Self {
+        let bookmark = bookmark.filter(|at| (0..=RETENTION).contains(&now.since(*at)));
+        let (origin, start) = match bookmark {
+            Some(at) => (Origin::Given, at),
+            None if only_future_events => (Origin::Now, now),
+            None => (Origin::Oldest, now.plus(-RETENTION)),
+        };
+        Self {
+            position: start,
+            horizon: start,
+            origin: Some(origin),
+            is_new: true,
+            window: LONGEST_WINDOW,
+            delivered: Delivered::default(),
+            waiting: Vec::new(),
+            start_requested: None,
+            start_error: None,
+            unsubscribed_since: None,
+            handed_over: Vec::new(),
+            health: Health::default(),
+            last_lag: None,
+            behind_told: None,
+            gaps: 0,
+            last_gap: None,
+        }
+    }
+
+    /// Whether its subscription may be started, which Microsoft wants at most every 15 minutes.
+    #[must_use]
+    pub fn may_start(&self, now: Timestamp) -> bool {
+        let pausing = |at: Timestamp| (0..SUBSCRIPTION_PAUSE).contains(&now.since(at));
+        !self.start_requested.is_some_and(pausing)
+    }
+
+    /// Brings a stream in line with the API's clock, once a run. Gives the seconds by which that
+    /// went back, where the position is set back for it.
+    ///
+    /// A clock that goes back was wrong before, or is wrong now: the position is set back when the
+    /// new time is confirmed; then to the horizon, since when every delivered blob is known, so
+    /// that nothing of the time in between is lost or repeated.
+    pub fn correct_clock(&mut self, clock: &ClockReading, lookback: i64) -> Option<i64> {
+        let now = clock.now;
+        if let Some(origin) = self.origin {
+            match origin {
+                // By what this run, or an earlier one that never heard of the API's time, took for
+                // now. In the latter case only back: to start too early costs a few old events, too
+                // late would lose some; but not out of the 7 days, which would be a gap.
+                Origin::Now => {
+                    let change = if self.is_new { clock.change } else { clock.change.min(0) };
+                    let inside = self.position.min(now.plus(HOUR - RETENTION));
+                    self.position = self.position.plus(change).max(inside);
+                    self.origin = Some(Origin::Given);
+                }
+                Origin::Oldest => self.position = now.plus(-RETENTION),
+                Origin::Given => {}
+            }
+            self.position = self.position.min(now);
+            self.horizon = self.position;
+            return None;
+        }
+        let back = self.position.since(now).max(-clock.change);
+        if back <= MINUTE {
+            self.position = self.position.min(now);
+            return None;
+        }
+        if !clock.is_confirmed() {
+            return None;
+        }
+        if self.horizon > now {
+            // It was wrong for so long that what was delivered is forgotten: rather twice than not.
+            self.horizon = now.plus(-lookback);
+        }
+        self.position = self.position.min(self.horizon);
+        Some(back)
+    }
+
+    /// Where a run's listing begins: late blobs are looked for as far as delivered ones are known.
+    #[must_use]
+    pub fn listing_start(&self, lookback: i64) -> Timestamp {
+        self.horizon.max(self.position.plus(-lookback))
+    }
+
+    /// The window for content created from `from` on.
+    ///
+    /// `margin`: seconds to stay within the 7 days. Where `from` is not before `now` (the last run
+    /// was a moment ago, or this machine's clock went back) the window still ends just behind
+    /// `now`: its answer brings the API's time, and nothing that is older than `from` is taken.
+    #[must_use]
+    pub fn window(&self, from: Timestamp, now: Timestamp, margin: i64) -> Window {
+        let edge = now.plus(margin - RETENTION);
+        let due = from.max(self.position);
+        let lost = (due < edge && self.origin != Some(Origin::Oldest)).then_some((due, edge));
+        let from = from.max(edge);
+        let start = from.min(now).plus(-GUARD).max(edge);
+        // At the edge time runs: a short window is listed to its end before it falls behind.
+        let longest = if lost.is_some() { HOUR } else { LONGEST_WINDOW };
+        let end = from
+            .plus(self.window.clamp(SHORTEST_WINDOW, longest))
+            .min(start.plus(LONGEST_WINDOW))
+            .min(now.max(from.min(now).plus(1)));
+        Window { start, from, end, lost }
+    }
+
+    /// What an answer for `window` shows to be lost for sure, if that has not been said yet.
+    #[must_use]
+    pub fn lost(&self, window: &Window, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let (from, to) = window.lost?;
+        let to = to.min(now);
+        (self.position < to && from < to).then_some((from, to))
+    }
+
+    /// A gap up to `to` has been said: the position moves over it.
+    pub fn skip_to(&mut self, to: Timestamp) {
+        self.position = self.position.max(to);
+    }
+
+    /// Takes in what a run did.
+    pub fn finish(&mut self, run: RunEnd, lookback: i64) {
+        let mut left = run.left;
+        if let Some(end) = run.listed_to {
+            self.position = self.position.max(end);
+            self.origin = None;
+        }
+        // First those that listing would not find again, then those that it would, but not at the
+        // right record, then the oldest.
+        let horizon = self.horizon;
+        left.sort_by_cached_key(|blob| {
+            (blob.created >= horizon, blob.written == 0, blob.created, blob.id.clone())
+        });
+        let kept = left.iter().take_while(|blob| blob.created < horizon).count();
+        let dropped = left.split_off(kept.max(MOST_WAITING).min(left.len()));
+        if let Some(oldest) = dropped.iter().map(|blob| blob.created).min() {
+            self.position = self.position.min(oldest);
+        }
+        // A window whose blobs don't fit into a run is listed again in full: make it shorter.
+        let overfull = run.cut || !dropped.is_empty();
+        let window = if overfull { self.window / 2 } else { self.window.saturating_mul(2) };
+        self.window = window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
+        self.waiting = left;
+        if let Some(handed_over) = run.handed_over {
+            self.handed_over = handed_over;
+        }
+        self.horizon = self.horizon.max(self.position.min(run.at_least).plus(-lookback));
+        self.delivered.forget_before(self.horizon);
+    }
+
+    /// A gap is told of it.
+    pub fn gap(&mut self, notice: Notice, at: Timestamp) {
+        self.gaps = self.gaps.saturating_add(1);
+        self.last_gap = Some(LastGap { at, notice });
+    }
+
+    /// Takes down the lag that a run has left; gives it where a `behind` notice is due: beyond a
+    /// day, larger than before, and not told for a day.
+    pub fn behind(&mut self, now: Timestamp) -> Option<i64> {
+        let lag = self.lag(now);
+        let grows = self.last_lag.replace(lag).is_some_and(|before| lag > before);
+        let due = lag > DAY && grows && is_due(self.behind_told, now);
+        due.then(|| {
+            self.behind_told = Some(now);
+            lag
+        })
+    }
+
+    /// Moves the position to `to`. Gives what is skipped by that, if anything: from and to.
+    ///
+    /// Forward, nothing older is looked for any more. Back, all that became available since then
+    /// comes, whether it was delivered before or not.
+    pub fn reset(&mut self, to: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let skipped = (to > self.position).then(|| (self.oldest(), to));
+        if skipped.is_some() {
+            self.waiting.retain(|blob| blob.created >= to);
+        }
+        self.handed_over.retain(|blob| blob.created < to);
+        self.delivered.forget_since(to);
+        self.origin = self.origin.map(|_| Origin::Given);
+        (self.position, self.horizon) = (to, to);
+        self.window = LONGEST_WINDOW;
+        self.last_lag = None;
+        skipped
+    }
+
+    /// Since when content is undelivered: the older of the position and the oldest waiting blob.
+    fn oldest(&self) -> Timestamp {
+        let waiting = self.waiting.iter().map(|blob| blob.created);
+        waiting.fold(self.position, Timestamp::min)
+    }
+
+    /// Seconds from there to `now`.
+    #[must_use]
+    pub fn lag(&self, now: Timestamp) -> i64 {
+        now.since(self.oldest()).max(0)
+    }
+}
+
+/// A margin to the 7 days for the `attempt`-th request that the API found outside of them: its
+/// answers take a moment, and its idea of the edge has been seen to differ from its documentation.
+#[must_use]
+pub fn edge_margin(attempt: u32) -> i64 {
+    match attempt {
+        0 => 10,
+        1 => 5 * MINUTE,
+        2 => HOUR,
+        3 => 6 * HOUR,
+        _ => DAY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Blob;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(seconds_before_now: i64) -> Timestamp {
+        Timestamp::from_unix(NOW - seconds_before_now)
+    }
+
+    fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, at_least: Timestamp) -> RunEnd {
+        RunEnd { listed_to, left, handed_over: None, cut: false, at_least }
+    }
+
+    fn waiting(id: &str, created: Timestamp) -> Waiting {
+        let blob =
+            Blob { id: id.to_owned(), uri: String::new(), created: Some(created), expires: None };
+        Waiting::new(blob, created)
+    }
+
+    #[test]
+    fn a_first_run_starts_where_it_should() {
+        let table = [
+            (true, None, Origin::Now, 0),
+            (false, None, Origin::Oldest, RETENTION),
+            (true, Some(at(HOUR)), Origin::Given, HOUR),
+            (false, Some(at(RETENTION)), Origin::Given, RETENTION),
+            (true, Some(at(RETENTION + 1)), Origin::Now, 0),
+            (true, Some(at(-5)), Origin::Now, 0),
+        ];
+        for (only_future, bookmark, origin, start) in table {
+            let stream = Stream::first(only_future, bookmark, at(0));
+            assert_eq!((stream.origin, stream.position), (Some(origin), at(start)));
+            assert_eq!(stream.horizon, stream.position, "lookback never reaches behind the start");
+        }
+    }
+
+    #[test]
+    fn windows_cover_a_backlog_without_a_hole_and_within_the_rules() {
+        let stream = Stream::first(false, None, at(0));
+        let mut from = stream.listing_start(HOUR);
+        let mut windows = Vec::new();
+        while from < at(0) {
+            let window = stream.window(from, at(0), 10);
+            assert!(window.end.since(window.start) <= DAY);
+            assert!(at(0).since(window.start) <= RETENTION - 10);
+            assert!(windows.is_empty() || window.from.since(window.start) == GUARD);
+            from = window.end;
+            windows.push(window);
+        }
+        assert_eq!(windows[0].from, at(RETENTION - 10));
+        assert!(windows.windows(2).all(|pair| pair[0].end == pair[1].from));
+        assert_eq!(windows.last().unwrap().end, at(0));
+        assert_eq!(windows.len(), 8);
+    }
+
+    #[test]
+    fn an_idle_stream_lists_one_window() {
+        let mut stream = Stream::first(true, None, at(2 * HOUR));
+        stream.finish(end(Some(at(60)), vec![], at(0)), HOUR);
+        let window = stream.window(stream.listing_start(HOUR), at(0), 10);
+        assert_eq!(
+            window,
+            Window { start: at(HOUR + 120), from: at(HOUR + 60), end: at(0), lost: None }
+        );
+        let at_once = stream.window(at(0), at(0), 10);
+        assert_eq!(at_once, Window { start: at(60), from: at(0), end: at(-1), lost: None });
+        let clock_went_back = stream.window(at(0), at(DAY), 10);
+        let (start, end) = (at(DAY + 60), at(DAY - 1));
+        assert_eq!(clock_went_back, Window { start, from: at(0), end, lost: None });
+    }
+
+    #[test]
+    fn what_fell_out_of_the_seven_days_is_a_gap_said_once() {
+        let mut stream = Stream::first(true, None, at(RETENTION + HOUR));
+        stream.finish(end(Some(at(RETENTION + HOUR)), vec![], at(0)), HOUR);
+        let window = stream.window(stream.listing_start(HOUR), at(0), 10);
+        let edge = at(RETENTION - 10);
+        assert_eq!(stream.lost(&window, at(0)), Some((at(RETENTION + HOUR), edge)));
+        stream.skip_to(edge);
+        assert_eq!((stream.position, stream.lost(&window, at(0))), (edge, None));
+        let window = stream.window(window.from, at(0), 10);
+        assert_eq!(stream.lost(&window, at(0)), None);
+        // A run so slow that the edge overtakes it between two windows.
+        let window = stream.window(edge, at(-HOUR), 10);
+        assert_eq!(window.lost, Some((edge, edge.plus(HOUR))));
+
+        let oldest = Stream::first(false, None, at(0));
+        let window = oldest.window(oldest.listing_start(HOUR), at(0), 10);
+        let lost = oldest.lost(&window, at(0));
+        assert_eq!(lost, None, "a first run that takes all has lost nothing");
+    }
+
+    fn reading(change: i64, offset: i64, now: Timestamp) -> ClockReading {
+        ClockReading { now, offset, change }
+    }
+
+    #[test]
+    fn a_stream_that_was_never_listed_follows_the_clock() {
+        let mut now = Stream::first(true, None, at(0));
+        now.correct_clock(&reading(-3600, -3600, at(3000)), HOUR);
+        assert_eq!((now.position, now.horizon), (at(3600), at(3600)));
+        now.correct_clock(&reading(50, 0, at(0)), HOUR);
+        assert_eq!(now.position, at(3600));
+        let mut oldest = Stream::first(false, None, at(HOUR));
+        oldest.correct_clock(&reading(0, 0, at(0)), HOUR);
+        assert_eq!(oldest.position, at(RETENTION));
+    }
+
+    #[test]
+    fn a_date_too_late_is_undone_to_where_every_blob_is_known() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.finish(end(Some(at(60)), vec![], at(60)), HOUR);
+        stream.delivered.insert(1, at(120));
+        // The API says that it is a month later.
+        stream.finish(end(Some(at(-30 * DAY)), vec![], at(0)), HOUR);
+        assert!(stream.delivered.contains(1));
+        // It says what this machine says, a quarter of an hour later.
+        let back = stream.correct_clock(&reading(-30 * DAY, 0, at(-900)), 300);
+        assert_eq!(back, Some(30 * DAY));
+        assert_eq!(stream.listing_start(300), at(HOUR), "a blob of that time will be found");
+        assert!(stream.delivered.contains(1), "and this one is known");
+    }
+
+    #[test]
+    fn a_date_too_early_moves_nothing_until_it_is_confirmed() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.finish(end(Some(at(0)), vec![], at(0)), HOUR);
+        let before = stream.clone();
+        let early = at(30 * DAY);
+        assert_eq!(stream.correct_clock(&reading(-30 * DAY, -30 * DAY, early), HOUR), None);
+        assert_eq!(stream, before);
+        stream.correct_clock(&reading(0, -30 * DAY, early), HOUR);
+        assert_eq!(stream.position, early.plus(-HOUR));
+        let mut seconds = before;
+        seconds.correct_clock(&reading(-9, -900, at(9)), HOUR);
+        assert_eq!((seconds.position, seconds.horizon), (at(9), at(HOUR)));
+    }
+
+    #[test]
+    fn the_position_stays_before_what_does_not_fit_into_the_waiting_list() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        let mut left: Vec<_> = (0..1500).map(|n| waiting(&n.to_string(), at(5000 - n))).collect();
+        left.reverse();
+        left[0].written = 3;
+        stream.finish(end(Some(at(0)), left, at(0)), HOUR);
+        assert_eq!(stream.waiting.len(), MOST_WAITING);
+        assert_eq!(stream.waiting[0].written, 3, "the newest, but begun");
+        assert_eq!(stream.position, at(5000 - 999));
+        assert_eq!(stream.horizon, at(5000 - 999 + HOUR));
+        assert_eq!(stream.window, LONGEST_WINDOW / 2);
+        stream.finish(end(Some(at(0)), vec![], at(0)), HOUR);
+        assert_eq!((stream.position, stream.window), (at(0), LONGEST_WINDOW));
+        assert_eq!(stream.lag(at(-5)), 5);
+    }
+
+    #[test]
+    fn the_horizon_never_moves_back_so_nothing_comes_twice() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.delivered.insert(1, at(HOUR + 1));
+        stream.delivered.insert(2, at(HOUR));
+        stream.finish(end(Some(at(0)), vec![], at(0)), HOUR);
+        assert!(!stream.delivered.contains(1) && stream.delivered.contains(2));
+        // A larger lookback reaches only as far as delivered blobs are known.
+        assert_eq!(stream.listing_start(DAY), at(HOUR));
+        // A position that moved back takes the horizon nowhere.
+        let left = (0..1001).map(|n| waiting(&n.to_string(), at(1800))).collect();
+        stream.finish(end(Some(at(0)), left, at(0)), HOUR);
+        assert_eq!((stream.position, stream.horizon), (at(1800), at(HOUR)));
+    }
+
+    #[test]
+    fn waiting_blobs_are_tried_in_ten_runs_and_then_every_ten_minutes() {
+        let mut blob = waiting("a", at(0));
+        blob.failed_runs = 10;
+        blob.last_try = Some(at(60));
+        assert!(blob.is_due(at(0)));
+        blob.failed_runs = 11;
+        assert!(!blob.is_due(at(0)));
+        assert!(blob.is_due(at(-540)));
+    }
+}

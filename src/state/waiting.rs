@@ -1,0 +1,78 @@
+//! A blob that is listed and not delivered yet.
+
+use serde::{Deserialize, Serialize};
+
+use super::RETENTION;
+use crate::content::Blob;
+use crate::timestamp::{MINUTE, Timestamp};
+
+/// A blob that was listed and is not delivered yet, or not to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Its content id.
+    pub id: String,
+    /// Where to fetch it.
+    pub uri: String,
+    /// When it became available.
+    pub created: Timestamp,
+    /// When the API forgets it.
+    pub expires: Timestamp,
+    /// Runs that tried to fetch it and failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_runs: u32,
+    /// When it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_try: Option<Timestamp>,
+    /// The API has once said that it doesn't exist.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
+    /// The last run has written a part of it, and then had to stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub had_its_turn: bool,
+    /// Elements of it that were handled already.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub written: u64,
+    /// The `Id` of the last of those, as JSON; without it the blob is written again from its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_id: Option<String>,
+}
+
+fn is_zero<N: Copy + Into<u64>>(number: &N) -> bool {
+    (*number).into() == 0
+}
+
+impl Waiting {
+    /// A freshly listed blob. `stand_in`: for a creation time that can't be read.
+    #[must_use]
+    pub fn new(blob: Blob, stand_in: Timestamp) -> Self {
+        let created = blob.created.unwrap_or(stand_in);
+        Self {
+            id: blob.id,
+            uri: blob.uri,
+            created,
+            expires: blob.expires.unwrap_or_else(|| created.plus(RETENTION)),
+            failed_runs: 0,
+            last_try: None,
+            missing: false,
+            had_its_turn: false,
+            written: 0,
+            last_id: None,
+        }
+    }
+
+    /// Lines of it are out: up to an element, given by its number and its `Id`.
+    pub fn advance(&mut self, mark: Option<(u64, String)>) {
+        if let Some((written, last_id)) = mark {
+            self.written = written;
+            self.last_id = Some(last_id);
+            self.had_its_turn = true;
+        }
+    }
+
+    /// Whether it is to be tried in a run at `now`: in each of ten runs, then every ten minutes.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let waited = |at: Timestamp| !(0..10 * MINUTE).contains(&now.since(at));
+        self.failed_runs <= 10 || self.last_try.is_none_or(waited)
+    }
+}
