@@ -3,7 +3,7 @@
 use office365_simulator::{Blob, CONTENT_TYPES, Simulator, Tenant};
 use time::Duration;
 
-use crate::harness::{Site, TENANT, record, run};
+use crate::harness::{Site, TENANT, record};
 
 #[test]
 fn every_content_type_comes_with_its_name_and_a_second_run_brings_nothing() {
@@ -189,7 +189,7 @@ fn a_configuration_may_come_by_stdin() {
         .current_dir(site.path(""))
         .env_clear()
         .env("PATH", "/bin:/usr/bin");
-    assert_eq!(run(shell).ids(), ["1"], "{}", site.log());
+    assert_eq!(site.run(&shell).ids(), ["1"], "{}", site.log());
 }
 
 #[test]

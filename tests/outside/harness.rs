@@ -1,22 +1,20 @@
-//! A Wazuh home with a tenant at the simulator, and a run in it as the command wodle makes it:
-//! one pipe for stdout and stderr, nothing on stdin, a session of its own, the home as working
-//! directory.
+//! A Wazuh home with a tenant at the simulator, and runs in it as the command wodle makes them.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use office365_simulator::{Blob, Builder, CONTENT_TYPES, Call, Request, Simulator, Tenant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
+
+use crate::host::{Host, Options};
 
 pub(crate) const TENANT: &str = "a1b2c3d4-0000-4000-8000-000000000001";
 pub(crate) const CLIENT: &str = "c1b2c3d4-0000-4000-8000-00000000000c";
@@ -33,6 +31,8 @@ pub(crate) fn binary() -> &'static Path {
 
 /// A home, a simulator, and the configuration that joins them.
 pub(crate) struct Site {
+    /// All runs of a site have one parent, as under Wazuh.
+    host: OnceLock<Host>,
     pub(crate) simulator: Simulator,
     home: TempDir,
 }
@@ -51,7 +51,7 @@ impl Site {
         for folder in ["etc", "logs", "var/wodles", "queue/sockets"] {
             fs::create_dir_all(home.path().join(folder)).unwrap();
         }
-        let site = Self { simulator, home };
+        let site = Self { host: OnceLock::new(), simulator, home };
         site.configure("<only_future_events>no</only_future_events>");
         site
     }
@@ -120,9 +120,24 @@ impl Site {
         command
     }
 
+    /// What the site's runs are started by.
+    pub(crate) fn host(&self) -> &Host {
+        self.host.get_or_init(|| Host::start(self.home.path()))
+    }
+
+    /// A run of a command that was changed.
+    pub(crate) fn run(&self, command: &Command) -> Run {
+        self.host().run(command)
+    }
+
     /// One run.
     pub(crate) fn poll(&self) -> Run {
-        run(self.command())
+        self.run(&self.command())
+    }
+
+    /// One run, of whose output only so many bytes are read before the pipe closes.
+    pub(crate) fn poll_cut(&self, most_output: usize) -> Run {
+        self.host().run_with(&self.command(), Options { most_output, ..Options::default() })
     }
 
     /// One run that must end with exit code 0.
@@ -210,10 +225,11 @@ pub(crate) fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// What a run left on its pipe.
+/// How a run ended, and what Wazuh would send of its output.
 pub(crate) struct Run {
     pub(crate) output: Vec<u8>,
     pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
 }
 
 impl Run {
@@ -254,31 +270,4 @@ impl Run {
         ids.sort();
         ids
     }
-}
-
-/// Starts `command` on one pipe.
-pub(crate) fn start(mut command: Command) -> (Child, io::PipeReader) {
-    let (reader, writer) = io::pipe().unwrap();
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone().unwrap())
-        .stderr(writer)
-        .process_group(0);
-    (command.spawn().unwrap(), reader)
-}
-
-/// Runs `command` to its end.
-pub(crate) fn run(command: Command) -> Run {
-    let (mut child, mut reader) = start(command);
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut output = Vec::new();
-        reader.read_to_end(&mut output).unwrap();
-        let _ = sender.send(output);
-    });
-    let Ok(output) = receiver.recv_timeout(PATIENCE) else {
-        let _ = child.kill();
-        panic!("the run does not end");
-    };
-    Run { output, code: child.wait().unwrap().code() }
 }

@@ -4,6 +4,7 @@ mod api;
 mod collecting;
 mod configuration;
 mod harness;
+mod host;
 mod manners;
 mod network;
 mod resuming;

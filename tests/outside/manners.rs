@@ -9,9 +9,8 @@ use std::process::Command;
 use office365_simulator::{Call, Fault, Simulator};
 use time::Duration;
 
-use crate::harness::{
-    CLIENT, PATIENCE, SECRET, STATE, Site, TENANT, binary, mode_of, run, start, write_file,
-};
+use crate::harness::{CLIENT, PATIENCE, SECRET, STATE, Site, TENANT, binary, mode_of, write_file};
+use crate::host::{Host, Options};
 
 #[test]
 fn the_log_has_wazuhs_line_form() {
@@ -43,7 +42,7 @@ fn log_levels_are_obeyed() {
     site.clear_log();
     let mut command = site.command();
     command.args(["--log-level", "error"]);
-    assert_eq!(run(command).code, Some(0));
+    assert_eq!(site.run(&command).code, Some(0));
     assert_eq!(site.log(), "");
 }
 
@@ -83,7 +82,7 @@ fn a_dry_run_and_a_terminal_swallow_no_events() {
     site.publish("Audit.General", Duration::minutes(5), &["1"]);
     let mut command = site.command();
     command.arg("--dry-run");
-    let look = run(command);
+    let look = site.run(&command);
     assert_eq!((look.code, look.ids()), (Some(0), vec!["1".to_owned()]));
     assert!(site.log().contains("this is only a look: nothing is saved"));
     let leftovers = || {
@@ -101,9 +100,11 @@ fn a_dry_run_and_a_terminal_swallow_no_events() {
 }
 
 /// Runs `command` with a terminal as stdin, stdout and stderr; what it shows, and its exit code.
+///
+/// Somebody at a terminal starts it, not Wazuh: the one kind of run that isn't a host's.
 fn on_a_terminal(mut command: Command) -> (String, Option<i32>) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
@@ -122,7 +123,9 @@ fn two_polls_never_run_at_once() {
     let site = Site::new();
     site.publish("Audit.General", Duration::minutes(5), &["1"]);
     site.simulator.fault(Fault::on(Call::Content).hang());
-    let (mut child, _reader) = start(site.command());
+    // A site's own host has one run at a time, so this is another wodle's.
+    let other = Host::start(&site.path(""));
+    let first = other.begin(&site.command(), Options::default());
     let listing = |requests: &[office365_simulator::Request]| {
         requests.iter().any(|request| request.call == Some(Call::Content))
     };
@@ -135,8 +138,8 @@ fn two_polls_never_run_at_once() {
     fs::write(&lock, "2026-01-01T00:00:00Z").unwrap();
     assert_eq!(site.poll().code, Some(1));
     assert!(site.log().contains("another poll has been running for "), "{}", site.log());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    first.kill();
+    first.end();
     // What it left behind is no obstacle.
     assert_eq!(site.poll_well().ids(), ["1"]);
 }
@@ -225,25 +228,23 @@ fn a_tenant_without_credentials_holds_up_no_other() {
 
 #[test]
 fn usage_is_told() {
-    let mut command = Command::new(binary());
-    command.arg("--help");
-    let help = run(command);
+    let home = tempfile::TempDir::new().unwrap();
+    let host = Host::start(home.path());
+    let run = |args: &[&str]| host.run(Command::new(binary()).args(args));
+    let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
     assert!(help.text().starts_with("Usage: wodle-office365 "));
-    let mut command = Command::new(binary());
-    command.arg("--version");
-    assert_eq!(run(command).text(), format!("wodle-office365 {}\n", env!("CARGO_PKG_VERSION")));
-    let mut command = Command::new(binary());
-    command.arg("--bogus");
-    let usage = run(command);
+    assert_eq!(
+        run(&["--version"]).text(),
+        format!("wodle-office365 {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let usage = run(&["--bogus"]);
     assert_eq!(usage.code, Some(2));
     assert_eq!(
         usage.text(),
         "wodle-office365: invalid option '--bogus'; see wodle-office365 --help\n"
     );
-    let mut command = Command::new(binary());
-    command.args(["--home", "/nonexistent"]);
-    let missing = run(command);
+    let missing = run(&["--home", "/nonexistent"]);
     assert_eq!(missing.code, Some(2));
     assert_eq!(
         missing.text(),
@@ -279,7 +280,7 @@ fn a_panic_goes_to_the_log_and_ends_in_exit_code_1() {
     command
         .args(["--ignored", "--exact", "manners::panic_here", "--nocapture"])
         .env("PANIC_LOG", &log);
-    assert_eq!(run(command).code, Some(1));
+    assert_eq!(site.run(&command).code, Some(1));
     let log = fs::read_to_string(log).unwrap();
     assert!(
         log.contains(

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::Duration;
 
-use crate::harness::{CLIENT, SECRET, Site, TENANT, run, write_file};
+use crate::harness::{CLIENT, SECRET, Site, TENANT, write_file};
 
 /// A CA of the test's own, and a server's configuration for `names` signed by it.
 fn ca_and_server(names: &[&str]) -> (String, Arc<ServerConfig>) {
@@ -51,7 +51,7 @@ fn trust_comes_from_the_systems_store_or_from_ca_path() {
 
     let mut command = site.command();
     command.env("SSL_CERT_FILE", &path);
-    assert_eq!(run(command).ids(), ["1"], "{}", site.log());
+    assert_eq!(site.run(&command).ids(), ["1"], "{}", site.log());
 
     site.publish("Audit.General", Duration::seconds(5), &["2"]);
     site.configure(&format!("<ca_path>{}</ca_path>", path.display()));
@@ -170,11 +170,11 @@ fn the_environments_proxy_is_used_and_no_proxy_is_obeyed() {
     let proxy = Proxy::start(None);
     let mut command = site.command();
     command.env("HTTPS_PROXY", format!("http://{}", proxy.address)).env("NO_PROXY", "127.0.0.0/8");
-    assert_eq!(run(command).ids(), ["1"], "{}", site.log());
+    assert_eq!(site.run(&command).ids(), ["1"], "{}", site.log());
     assert!(proxy.heads().is_empty());
     let mut command = site.command();
     command.env("https_proxy", format!("http://{}", proxy.address));
-    assert_eq!(run(command).code, Some(0), "{}", site.log());
+    assert_eq!(site.run(&command).code, Some(0), "{}", site.log());
     assert!(!proxy.heads().is_empty());
 }
 
@@ -183,7 +183,7 @@ fn a_malformed_proxy_variable_is_an_error_and_never_a_direct_connection() {
     let (site, _) = tls_site(&["127.0.0.1"]);
     let mut command = site.command();
     command.env("HTTPS_PROXY", "http://user:hunter2@pro xy:1");
-    assert_eq!(run(command).code, Some(1));
+    assert_eq!(site.run(&command).code, Some(1));
     assert!(
         site.log().contains("environment variable HTTPS_PROXY: the host is missing or malformed"),
         "{}",

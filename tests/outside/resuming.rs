@@ -364,9 +364,7 @@ fn a_run_that_cannot_save_fetches_and_writes_nothing() {
 fn a_failed_write_saves_nothing() {
     let site = Site::new();
     site.publish(GENERAL, Duration::minutes(30), &["1"]);
-    let (mut child, reader) = crate::harness::start(site.command());
-    drop(reader);
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(site.poll_cut(0).code, Some(1));
     assert!(site.log().contains("writing the events failed"), "{}", site.log());
     assert!(!site.path(STATE).exists());
     assert_eq!(site.poll_well().ids(), ["1"]);
@@ -443,9 +441,6 @@ fn a_failed_write_outweighs_a_run_that_is_over_anyway() {
         site.simulator.publish(TENANT, GENERAL, blob);
     }
     // A reader that takes less than the first blob and goes.
-    let (mut child, mut reader) = crate::harness::start(site.command());
-    std::io::Read::read_exact(&mut reader, &mut vec![0; 250 << 10]).unwrap();
-    drop(reader);
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(site.poll_cut(250 << 10).code, Some(1));
     assert!(!site.path(STATE).exists());
 }
