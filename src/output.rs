@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Wazuh keeps 64 MiB of a run's output; here a run ends even in the middle of a blob.
 const MOST: u64 = 60 * 1024 * 1024;
 
-/// Of which so much is kept free for notices.
+/// Of which so much is kept free for notices. More of them wait for the next run.
 const FOR_NOTICES: u64 = 256 * 1024;
 
 /// Where events and notices go.
@@ -36,7 +36,7 @@ enum Stdout {
 pub enum Written {
     /// They are out.
     All,
-    /// Nothing of them is: the run has written all that Wazuh would keep, or has ended.
+    /// Nothing of them is: the run has written all that it may, or has ended.
     Full,
 }
 
@@ -48,6 +48,8 @@ pub struct Turn<'a> {
     /// None when the run is over.
     stdout: Option<File>,
     is_last: bool,
+    /// Bytes of notices written.
+    notices: u64,
 }
 
 impl Output {
@@ -78,7 +80,8 @@ impl Output {
         let mut stdout = waited.unwrap_or_else(PoisonError::into_inner);
         let here = matches!(*stdout, Stdout::Here(_));
         let taken = here.then(|| std::mem::replace(&mut *stdout, Stdout::Taken));
-        Turn { output: self, stdout: taken.and_then(Stdout::file), is_last: false }
+        let stdout = taken.and_then(Stdout::file);
+        Turn { output: self, stdout, is_last: false, notices: 0 }
     }
 
     /// The last one: from here on nobody else writes any more.
@@ -90,7 +93,9 @@ impl Output {
         let waited = self.changed.wait_timeout_while(self.lock(), patience, taken);
         let mut stdout = waited.unwrap_or_else(PoisonError::into_inner).0;
         match std::mem::replace(&mut *stdout, Stdout::Gone) {
-            Stdout::Here(file) => Ok(Turn { output: self, stdout: Some(file), is_last: true }),
+            Stdout::Here(file) => {
+                Ok(Turn { output: self, stdout: Some(file), is_last: true, notices: 0 })
+            }
             Stdout::Taken | Stdout::Gone => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the pipe"))
             }
@@ -121,6 +126,10 @@ impl Turn<'_> {
     /// # Errors
     /// As [`Turn::events`].
     pub fn notice(&mut self, line: &[u8]) -> io::Result<Written> {
+        self.notices += line.len() as u64;
+        if self.notices > FOR_NOTICES {
+            return Ok(Written::Full);
+        }
         self.write(line, MOST)
     }
 

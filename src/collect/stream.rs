@@ -524,8 +524,12 @@ mod tests {
     }
 
     fn finish(run: &mut StreamRun) -> Outcome {
-        let clock = Arc::new(Clock::new(0));
-        let context = RunContext { clock, offset_was: 0, lookback: HOUR, hand_over: false };
+        let context = RunContext {
+            clock: Arc::new(Clock::new(0)),
+            offset_was: 0,
+            lookback: HOUR,
+            hand_over: false,
+        };
         run.finish(clock(), at(0), &context)
     }
 
@@ -612,6 +616,24 @@ mod tests {
         assert_eq!(run.state.waiting.len(), 3, "whose workers did not come back wait as well");
         let text = "2 content blobs could not be fetched yet";
         assert_eq!(outcome, Outcome::Failed(Failure::of(text)));
+    }
+
+    #[test]
+    fn what_was_begun_goes_on_but_not_for_ever_before_the_others() {
+        let begun = |id: &str, written, had_its_turn| {
+            let blob = Waiting::new(blob(id, at(HOUR)), at(0));
+            Waiting { written, had_its_turn, ..blob }
+        };
+        let mut state = Stream::first(true, None, at(HOUR));
+        state.waiting = vec![begun("last run's", 9, true), begun("new", 0, false)];
+        state.waiting.push(begun("an earlier run's", 9, false));
+        let mut run = run(state);
+        let mut ids = Vec::new();
+        while let Some(queued) = run.next_blob(false, Instant::now()) {
+            assert!(!queued.blob.had_its_turn, "it has not had this run's");
+            ids.push(queued.blob.id);
+        }
+        assert_eq!(ids, ["an earlier run's", "new", "last run's"]);
     }
 
     #[test]

@@ -288,7 +288,10 @@ impl Stream {
         if let Some(handed_over) = run.handed_over {
             self.handed_over = handed_over;
         }
-        self.horizon = self.horizon.max(self.position.min(run.at_least).plus(-lookback));
+        if run.listed_to.is_some() {
+            // What was not looked for since the last listing may have become available late.
+            self.horizon = self.horizon.max(self.position.min(run.at_least).plus(-lookback));
+        }
         self.delivered.forget_before(self.horizon);
     }
 

@@ -470,8 +470,8 @@ fn a_subscription_that_cannot_be_started_is_a_failure_until_it_can() {
         assert_eq!(site.poll().code, Some(1));
     }
     assert_eq!(site.log().matches("auditing is off for this tenant").count(), 3, "{}", site.log());
-    assert_eq!(site.stream(GENERAL)["failures"], 3);
-    assert_eq!(site.stream(GENERAL)["last_success"], serde_json::Value::Null);
+    assert_eq!(site.stream(GENERAL)["health"]["failures"], 3);
+    assert_eq!(site.stream(GENERAL)["health"]["last_success"], serde_json::Value::Null);
     site.simulator.advance(Duration::minutes(16));
     site.publish(GENERAL, Duration::minutes(1), &["1"]);
     assert_eq!(site.poll_well().ids(), ["1"]);

@@ -59,8 +59,12 @@ fn every_class_of_error_has_its_exact_message() {
         let site = Site::new();
         site.write_config(text);
         let run = site.poll();
-        assert_eq!((run.code, run.text().as_str()), (Some(2), ""), "{text}");
-        assert_eq!(error(&site), format!("configuration: {}{expected}", site.config().display()));
+        let expected = format!("configuration: {}{expected}", site.config().display());
+        assert_eq!((run.code, error(&site)), (Some(2), expected.clone()), "{text}");
+        let notice = &run.notices()[0];
+        assert_eq!(notice["notice"], "configuration", "{text}");
+        assert_eq!(notice["response"], expected);
+        assert!(run.events().is_empty() && !run.text().contains("hunter2"));
         assert!(site.simulator.requests().is_empty());
         assert!(!site.log().contains("hunter2"));
     }

@@ -67,6 +67,12 @@ impl Site {
         self.home.path().join(relative)
     }
 
+    /// Writes a configuration with one stream, which takes all that the API holds.
+    pub(crate) fn configure_one(&self, options: &str) {
+        let options = format!("<only_future_events>no</only_future_events>{options}");
+        self.configure_with(&options, &self.api_auth(TENANT, CLIENT, SECRET), &["Audit.General"]);
+    }
+
     /// Writes a configuration with further `options`, all content types, and the tenant.
     pub(crate) fn configure(&self, options: &str) {
         self.configure_with(options, &self.api_auth(TENANT, CLIENT, SECRET), &CONTENT_TYPES);
@@ -123,6 +129,13 @@ impl Site {
     /// What the site's runs are started by.
     pub(crate) fn host(&self) -> &Host {
         self.host.get_or_init(|| Host::start(self.home.path()))
+    }
+
+    /// Wazuh is restarted, whatever it still held: the next run has another parent.
+    pub(crate) fn restart_wazuh(&mut self) {
+        if let Some(host) = self.host.take() {
+            host.kill();
+        }
     }
 
     /// A run of a command that was changed.
@@ -251,6 +264,17 @@ impl Run {
     /// What is inside the envelopes of the events.
     pub(crate) fn events(&self) -> Vec<Value> {
         self.inner().into_iter().filter(|event| event["actor"] != "wazuh").collect()
+    }
+
+    /// The notices in short: `kind subscription_name`, sorted.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let short = |notice: &Value| {
+            let text = |member: &str| notice[member].as_str().unwrap_or_default().to_owned();
+            format!("{} {}", text("notice"), text("subscription_name")).trim_end().to_owned()
+        };
+        let mut told: Vec<_> = self.notices().iter().map(short).collect();
+        told.sort();
+        told
     }
 
     /// What is inside the envelopes of the notices.

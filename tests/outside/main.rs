@@ -3,8 +3,13 @@
 mod api;
 mod collecting;
 mod configuration;
+mod crash;
+mod ending;
+mod faults;
+mod handover;
 mod harness;
 mod host;
 mod manners;
 mod network;
+mod notices;
 mod resuming;
