@@ -1,1 +1,166 @@
+//! Hundreds of runs under a daemon that sends their lines on one by one, while runs, the daemon and
+//! the queue's socket go down at random instants: only what came out of the queue counts.
 
+use std::collections::HashMap;
+use std::thread::sleep;
+use std::time::Duration;
+
+use office365_simulator::{Blob, Call, Fault};
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::{CLIENT, SECRET, Site, TENANT, record};
+use crate::host::{Host, Options, Queue};
+
+const STREAMS: [&str; 2] = ["Audit.General", "Audit.Exchange"];
+
+/// How often something goes down.
+const BLOWS: u32 = 200;
+
+/// xorshift64*: repeatable as far as the machine is.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % n
+    }
+
+    /// An instant that nothing tells from others.
+    fn wait(&mut self, most_ms: u64) {
+        sleep(Duration::from_micros(self.below(most_ms * 1000)));
+    }
+}
+
+/// A tenant that grows, and the Ids of all its records.
+struct Growing<'a> {
+    site: &'a Site,
+    ids: Vec<String>,
+}
+
+impl Growing<'_> {
+    fn grow(&mut self, dice: &mut Dice) {
+        for _ in 0..10 {
+            let ids: Vec<_> =
+                (0..dice.below(8)).map(|n| format!("{}", self.ids.len() as u64 + n)).collect();
+            let records: Vec<_> = ids.iter().map(|id| record(id)).collect();
+            self.ids.extend(ids);
+            let seconds = |n| time::Duration::seconds(i64::try_from(n).unwrap());
+            let mut blob = Blob::new(self.site.now() - seconds(dice.below(1800)), &records);
+            if dice.below(10) == 0 {
+                blob = blob.listable_at(self.site.now() + seconds(dice.below(2)));
+            }
+            let stream = STREAMS[usize::try_from(dice.below(2)).unwrap()];
+            let id = self.site.simulator.publish(TENANT, stream, blob);
+            let fault = || Fault::on(Call::Fetch).content_id(&id);
+            match dice.below(100) {
+                0..5 => self.site.simulator.fault(fault().respond(400, "not now")),
+                5 => self.site.simulator.fault(fault().cut(700)),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_goes_down_every_event_gets_through_and_few_come_twice() {
+    let seed = 20_261_123;
+    let mut dice = Dice(seed);
+    let site = Site::new();
+    let options = "<only_future_events>no</only_future_events><max_output>256k</max_output>\
+                   <max_connections>4</max_connections>";
+    site.configure_with(options, &site.api_auth(TENANT, CLIENT, SECRET), &STREAMS);
+    let mut queue = Queue::bind(&site.path(""));
+    let start = || {
+        let (pause, interval) = (Duration::from_micros(200), Duration::from_millis(2));
+        Host::start_loop(&site.path(""), &site.command(), Options::default(), pause, interval)
+    };
+    let mut host = start();
+    let mut tenant = Growing { site: &site, ids: Vec::new() };
+    let (mut terms, mut kills, mut restarts, mut queues) = (0, 0, 0, 0);
+    for _ in 0..BLOWS {
+        for _ in 0..dice.below(4) {
+            tenant.grow(&mut dice);
+            let _ = host.drained();
+        }
+        match dice.below(10) {
+            0..=1 => {
+                terms += 1;
+                let child = host.started();
+                dice.wait(40);
+                let _ = kill_process(child, Signal::TERM);
+            }
+            2..=4 => {
+                kills += 1;
+                let child = host.started();
+                dice.wait(40);
+                let _ = kill_process(child, Signal::KILL);
+            }
+            5..=7 => {
+                restarts += 1;
+                dice.wait(80);
+                host.kill();
+                host = start();
+            }
+            _ => {
+                queues += 1;
+                // A socket that goes before a run of this daemon has seen it leaves no trace.
+                while handover(&site)["modulesd"]["pid"] != host.pid().as_raw_pid()
+                    || handover(&site)["queue"] == Value::Null
+                {
+                    let _ = host.drained();
+                }
+                dice.wait(40);
+                queue.recreate();
+                dice.wait(40);
+                // What an administrator does who reads the log.
+                host.kill();
+                host = start();
+            }
+        }
+    }
+    site.simulator.clear_faults();
+    let ids = tenant.ids;
+    let through = (0..100).any(|_| {
+        let _ = host.drained();
+        count(&queue.lines()).len() >= ids.len()
+    });
+    drop(host);
+    let lines = queue.lines();
+    let counts = count(&lines);
+    let lost: Vec<_> = ids.iter().filter(|id| !counts.contains_key(*id)).collect();
+    assert!(through && lost.is_empty(), "lost: {lost:?}\n{}", site.log());
+    // Each run that was not killed says one of these.
+    let said = [" events from ", "restart Wazuh (", "another poll is running"];
+    let runs = said.iter().map(|text| site.log().matches(text).count()).sum::<usize>() + kills;
+    let repeats = lines.len() - counts.len();
+    println!(
+        "seed {seed}: {runs} runs, {terms} SIGTERM and {kills} SIGKILL to them; {restarts} times \
+         modulesd was killed, {queues} times the queue was made anew; {} events, {repeats} repeats",
+        counts.len()
+    );
+    assert_eq!(counts.len(), ids.len(), "nothing but what was published");
+    let crashes = kills + restarts + queues;
+    let longest = (256 << 10) / lines.iter().map(String::len).min().unwrap() + 4 * 8;
+    assert!(repeats <= crashes * longest, "{repeats}");
+    let most = counts.values().max().unwrap();
+    assert!(*most <= 1 + crashes, "{most} times");
+}
+
+/// How often each Id came.
+fn count(lines: &[String]) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for line in lines {
+        let event: Value = serde_json::from_str(line).expect(line);
+        if let Some(id) = event["office365"]["Id"].as_str() {
+            *counts.entry(id.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn handover(site: &Site) -> Value {
+    site.state()["handover"].clone()
+}

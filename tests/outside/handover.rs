@@ -6,8 +6,8 @@ use office365_simulator::{Blob, Call, Fault};
 use serde_json::{Value, json};
 use time::Duration;
 
-use crate::harness::{Site, TENANT, record};
-use crate::host::Queue;
+use crate::harness::{PATIENCE, Site, TENANT, record};
+use crate::host::{Options, Queue};
 
 const GENERAL: &str = "Audit.General";
 
@@ -58,8 +58,8 @@ fn a_proof_counts_even_if_that_run_is_killed() {
     let mut site = site(&["1"]);
     assert_eq!(site.poll_well().ids(), ["1"]);
     site.simulator.fault(Fault::on(Call::Content).hang());
-    let running = site.host().begin(&site.command(), crate::host::Options::default());
-    assert!(site.simulator.wait_for(crate::harness::PATIENCE, |requests| {
+    let running = site.host().begin(&site.command(), Options::default());
+    assert!(site.simulator.wait_for(PATIENCE, |requests| {
         requests.last().is_some_and(|last| last.call == Some(Call::Content) && last.status == 0)
     }));
     running.kill();

@@ -1,11 +1,14 @@
 //! What Wazuh is told about ourselves: failures, recoveries, gaps, delays, wrong configurations.
 
 use std::fs;
+use std::process::Command;
 
 use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault, Simulator, Tenant};
+use serde_json::Value;
 use time::Duration;
 
-use crate::harness::{CLIENT, Run, SECRET, STATE, Site, TENANT, record};
+use crate::harness::{CLIENT, PATIENCE, Run, SECRET, STATE, Site, TENANT, binary, record};
+use crate::host::{Host, Options};
 
 const GENERAL: &str = "Audit.General";
 const REFUSAL: &str = r#"{"error":{"code":"AF20012","message":"not set up"}}"#;
@@ -222,21 +225,20 @@ fn a_subscription_that_never_was_is_no_gap() {
 fn notices_that_find_no_room_wait_in_the_state() {
     let site = Site::new();
     site.configure_one("");
-    // Each of them some 600 bytes, of which a run takes 256 KiB.
+    // Together three times what a run takes of notices.
     for n in 0..600 {
         let created = site.now() - Duration::hours(2) + Duration::seconds(n);
         let long = format!("{n:04}{}", "x".repeat(400));
         let gone = Blob::new(created, &[record("x")]).expires(site.now() - Duration::minutes(1));
         site.simulator.publish(TENANT, GENERAL, gone.id(long));
     }
-    let first = site.poll();
-    assert!(first.output.len() <= 256 << 10, "{}", first.output.len());
-    let second = site.poll_well();
-    let mut ids: Vec<String> = [first, second]
-        .iter()
-        .flat_map(Run::notices)
-        .map(|notice| notice["content_id"].as_str().unwrap()[..4].to_owned())
-        .collect();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let run = site.poll_well();
+        assert!(run.output.len() <= 256 << 10, "{}", run.output.len());
+        let id = |notice: &Value| notice["content_id"].as_str().unwrap()[..4].to_owned();
+        ids.extend(run.notices().iter().map(id));
+    }
     ids.sort();
     assert_eq!(ids, (0..600).map(|n| format!("{n:04}")).collect::<Vec<_>>());
     assert_eq!(site.poll_well().text(), "");
@@ -244,14 +246,14 @@ fn notices_that_find_no_room_wait_in_the_state() {
 }
 
 fn reset(site: &Site, to: &str) -> Run {
-    let mut command = site.command();
-    command = {
-        let mut reset = std::process::Command::new(command.get_program());
-        reset.arg("reset").arg("--home").arg(site.path("")).current_dir(site.path(""));
-        reset.args(["--tenant", TENANT, "--content-type", GENERAL, "--to", to]);
-        reset
-    };
-    site.run(&command)
+    site.run(&reset_command(site, to))
+}
+
+fn reset_command(site: &Site, to: &str) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("reset").arg("--home").arg(site.path("")).current_dir(site.path(""));
+    command.args(["--tenant", TENANT, "--content-type", GENERAL, "--to", to]);
+    command
 }
 
 #[test]
@@ -299,15 +301,12 @@ fn reset_waits_for_a_running_poll() {
     site.configure_one("");
     site.poll_well();
     site.simulator.fault(Fault::on(Call::Content).hang());
-    let second = crate::host::Host::start(&site.path(""));
-    let running = site.host().begin(&site.command(), crate::host::Options::default());
-    assert!(site.simulator.wait_for(crate::harness::PATIENCE, |requests| {
+    let second = Host::start(&site.path(""));
+    let running = site.host().begin(&site.command(), Options::default());
+    assert!(site.simulator.wait_for(PATIENCE, |requests| {
         requests.last().is_some_and(|last| last.call == Some(Call::Content) && last.status == 0)
     }));
-    let mut command = std::process::Command::new(crate::harness::binary());
-    command.arg("reset").arg("--home").arg(site.path("")).current_dir(site.path(""));
-    command.args(["--tenant", TENANT, "--content-type", GENERAL, "--to", "2d"]);
-    let reset = second.begin(&command, crate::host::Options::default());
+    let reset = second.begin(&reset_command(&site, "2d"), Options::default());
     // It may come to the lock before or after the other is told to end; it gets it only then.
     running.terminate();
     assert_eq!(running.end().code, Some(0));
