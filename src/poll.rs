@@ -81,7 +81,6 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     } else {
         Some(folder.prepare_save(folder.state_room()).map_err(cannot_save)?)
     };
-    let Loaded { mut state, from_previous } = loaded;
     let own_roots = match &config.ca_path {
         None => Vec::new(),
         Some(path) => read_bundle(&home.resolve(path)).map_err(|why| {
@@ -91,9 +90,9 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     let environment = Environment::from_lookup(|name| std::env::var(name).ok());
     let http = Http::new(config.proxy.clone(), environment, own_roots, config.max_connections);
     let http = Arc::new(http);
-    let clock = Arc::new(Clock::new(state.clock_offset));
+    let clock = Arc::new(Clock::new(loaded.state.clock_offset));
     let tokens = Tokens::parse(&folder.load_tokens());
-    let tenants = start_tenants(&config, home, &mut state, &tokens, clock.now());
+    let tenants = start_tenants(&config, home, &mut loaded, &tokens, clock.now());
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let output = Arc::new(output);
     let config = Arc::new(config);
@@ -101,7 +100,7 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
         output: Arc::clone(&output),
-        state: state.clone(),
+        state: loaded.state.clone(),
         tenants,
         hand_over,
         begun,
@@ -115,14 +114,14 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     let code = exit_code(&report);
     warn_of_clock(&clock);
     log_summary(&report, output.written(), http.requests(), begun);
-    let tokens = take_down(report, &mut state, &config, &clock);
-    let loaded = Loaded { state, from_previous };
+    let tokens = take_down(report, &mut loaded.state, &config, &clock);
     hand_out(turn, loaded, &folder, prepared, hand_over)?;
     if !look {
         let tokens = serde_json::to_vec(&tokens).map_err(io::Error::from);
         if let Err(error) = tokens.and_then(|bytes| folder.save_tokens(&bytes)) {
             log::warn!("the access tokens can't be kept for the next run: {error}");
         }
+        folder.forget_stand_in();
     }
     Ok(code)
 }
@@ -178,9 +177,9 @@ fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, 
     })?;
     if changed {
         let prepared = folder.prepare_save(folder.state_room()).map_err(cannot_save)?;
-        let saved = folder.save_state(prepared, &loaded.state, loaded.from_previous);
+        let saved = folder.save_state(prepared, &loaded.state, loaded.keep_previous);
         saved.map_err(cannot_save)?;
-        loaded.from_previous = false;
+        loaded.keep_previous = loaded.state.last_poll.is_none();
     }
     Ok(true)
 }
@@ -194,7 +193,7 @@ fn hand_out(
     prepared: Option<Replacement>,
     hand_over: bool,
 ) -> Result<(), Error> {
-    let Loaded { mut state, from_previous } = loaded;
+    let Loaded { mut state, keep_previous, .. } = loaded;
     let mut written = 0;
     for notice in &state.notices {
         if turn.notice(&notice.line()).map_err(write_failed)? == Written::Full {
@@ -205,7 +204,7 @@ fn hand_out(
     turn.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
     if let Some(prepared) = prepared {
         state.notices_written(written, hand_over);
-        folder.save_state(prepared, &state, from_previous).map_err(not_saved)?;
+        folder.save_state(prepared, &state, keep_previous).map_err(not_saved)?;
     }
     Ok(())
 }
@@ -301,20 +300,21 @@ fn read_config(options: &PollOptions, home: &Home) -> Result<Config, Error> {
 fn start_tenants(
     config: &Config,
     home: &Home,
-    state: &mut State,
+    loaded: &mut Loaded,
     tokens: &Tokens,
     now: Timestamp,
 ) -> Vec<TenantStart> {
     let is_configured =
         |name: &str| config.tenants.iter().any(|t| t.tenant_id.eq_ignore_ascii_case(name));
     let start = |tenant: &Arc<config::Tenant>| {
-        let mut kept = state.take_tenant(&tenant.tenant_id, is_configured);
+        let mut kept = loaded.state.take_tenant(&tenant.tenant_id, is_configured);
         let mut has_new_stream = false;
         for content_type in &config.subscriptions {
             kept.streams.entry(*content_type).or_insert_with(|| {
                 has_new_stream = true;
                 let bookmark = home.native_bookmark(&tenant.tenant_id, *content_type);
-                let stream = Stream::first(config.only_future_events, bookmark, now);
+                let start = bookmark.or(loaded.lost_since.filter(|_| config.only_future_events));
+                let stream = Stream::first(config.only_future_events, start, now);
                 log::info!(
                     "{} {content_type}: first run, starting at {}",
                     tenant.tenant_id,

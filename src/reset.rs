@@ -21,11 +21,11 @@ pub fn run(options: &ResetOptions) -> Result<String, Error> {
     let _ = logging::start(&home.log());
     let folder = home.folder()?;
     let _lock = wait_for_lock(&folder)?;
-    let Loaded { mut state, from_previous } = folder.load_state()?;
+    let Loaded { mut state, keep_previous, .. } = folder.load_state()?;
     let text = reset(&mut state, options)?;
     let saved = folder
         .prepare_save(0)
-        .and_then(|prepared| folder.save_state(prepared, &state, from_previous));
+        .and_then(|prepared| folder.save_state(prepared, &state, keep_previous));
     saved.map_err(|error| Error::Run(format!("the state can't be saved: {error}")))?;
     log::warn!("reset: {text}");
     Ok(format!("{text}\n"))

@@ -214,6 +214,13 @@ impl Folder {
         Self { path: self.path.clone(), state: STAND_IN, previous: STAND_IN_PREVIOUS }
     }
 
+    /// The state can be used: nothing stands in for it any more.
+    pub fn forget_stand_in(&self) {
+        for name in [STAND_IN, STAND_IN_PREVIOUS] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+    }
+
     /// Takes the lock, or says since when another poll has held it (none where that is not told).
     ///
     /// # Errors
@@ -255,9 +262,12 @@ impl Folder {
         let newest = self.path.join(self.state);
         let previous = self.path.join(self.previous);
         let damage = match read_state(&newest) {
-            Ok(Some(state)) => return Ok(Loaded { state, from_previous: false }),
+            Ok(Some(state)) => {
+                let keep_previous = state.last_poll.is_none();
+                return Ok(Loaded { state, keep_previous, lost_since: None });
+            }
             Ok(None) if !previous.exists() => {
-                return Ok(Loaded { state: State::default(), from_previous: false });
+                return Ok(Loaded::default());
             }
             Ok(None) => format!("{} is missing", newest.display()),
             Err(Unreadable::Version(version)) => {
@@ -275,7 +285,8 @@ impl Folder {
                 log::warn!(
                     "{damage}; its previous copy is used, so the last run's events come once more"
                 );
-                Ok(Loaded { state, from_previous: true })
+                let lost_since = state.last_poll;
+                Ok(Loaded { state, keep_previous: true, lost_since })
             }
             _ => Err(Error::Setup(format!(
                 "{damage}, and its previous copy {} can't be used either: restore one of them from \
@@ -293,16 +304,15 @@ impl Folder {
         Replacement::prepare(&self.path, self.state, size)
     }
 
-    /// Room for the state after one more run: by then some 10,000 blobs more may wait, of half a
-    /// kilobyte each, and what a run delivers is remembered with 15 bytes a blob.
+    /// Room for the state after one more run: by then some 10,000 blobs more may wait or be handed
+    /// over, of half a kilobyte each, and what a run delivers is remembered with 15 bytes a blob.
     #[must_use]
     pub fn state_room(&self) -> u64 {
         let size = fs::metadata(self.path.join(self.state)).map_or(0, |meta| meta.len());
         size.saturating_add(size / 4).saturating_add(8 << 20)
     }
 
-    /// Replaces the state, keeping the one it replaces as the previous copy; `keep_previous` where
-    /// that one is damaged, so that it never takes the previous copy's place.
+    /// Replaces the state, keeping the one it replaces as the previous copy unless `keep_previous`.
     ///
     /// # Errors
     /// The old state still stands.
@@ -351,8 +361,12 @@ impl Folder {
 pub struct Loaded {
     /// The state.
     pub state: State,
-    /// Whether it is the previous copy, because the newest could not be used.
-    pub from_previous: bool,
+    /// Whether the newest file may not become the previous copy: it is damaged, or no poll has ever
+    /// ended with it, so that falling back to it would forget every stream.
+    pub keep_previous: bool,
+    /// Where this is the previous copy, because the newest could not be used: when that was saved. A
+    /// stream that it lacks has begun since then.
+    pub lost_since: Option<Timestamp>,
 }
 
 enum Unreadable {

@@ -365,7 +365,7 @@ fn play(seed: u64, odds: Odds, blobs: usize, runs: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 0, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     #[test]
     fn without_a_crash_every_record_comes_exactly_once(

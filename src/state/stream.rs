@@ -143,12 +143,12 @@ pub struct Window {
 }
 
 impl Stream {
-    /// A stream's first run: it starts at the bookmark of Wazuh's own module if there is one that
-    /// the API still covers, else now, or with the oldest content.
+    /// A stream's first run: it starts at a time that is known from elsewhere, such as the bookmark
+    /// of Wazuh's own module, if the API still covers it; else now, or with the oldest content.
     #[must_use]
-    pub fn first(only_future_events: bool, bookmark: Option<Timestamp>, now: Timestamp) -> Self {
-        let bookmark = bookmark.filter(|at| (0..=RETENTION).contains(&now.since(*at)));
-        let (origin, start) = match bookmark {
+    pub fn first(only_future_events: bool, known: Option<Timestamp>, now: Timestamp) -> Self {
+        let known = known.filter(|at| (0..=RETENTION).contains(&now.since(*at)));
+        let (origin, start) = match known {
             Some(at) => (Origin::Given, at),
             None if only_future_events => (Origin::Now, now),
             None => (Origin::Oldest, now.plus(-RETENTION)),

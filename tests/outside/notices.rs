@@ -173,6 +173,9 @@ fn a_state_that_cannot_be_used_is_told_and_counted_beside_it() {
     site.restart_wazuh();
     assert_eq!(told(&site, 2), [&["configuration"][..], &[]], "lost on its way, so once more");
     assert_eq!(fs::read(site.path(STATE)).unwrap(), br#"{"version":9}"#, "never touched");
+    fs::remove_file(site.path(STATE)).unwrap();
+    assert_eq!(told(&site, 1), [NOTHING], "the previous copy is good");
+    assert!(!site.path("var/wodles/wodle-office365/stand-in.json").exists());
 }
 
 #[test]

@@ -347,6 +347,28 @@ fn a_damaged_state_is_never_a_new_beginning() {
 }
 
 #[test]
+fn a_previous_copy_forgets_no_stream() {
+    // There is none of before the first poll: that would begin anew.
+    let site = Site::from_now();
+    site.poll_well();
+    fs::write(site.path(STATE), b"{").unwrap();
+    assert_eq!(site.poll().code, Some(2), "{}", site.log());
+
+    // And a stream that it lacks has begun since.
+    let site = Site::from_now();
+    let auth = || site.api_auth(TENANT, CLIENT, SECRET);
+    site.configure_with("", &auth(), &["DLP.All"]);
+    site.poll_well();
+    site.simulator.advance(Duration::minutes(1));
+    site.configure_with("", &auth(), &["DLP.All", GENERAL]);
+    site.poll_well();
+    site.simulator.advance(Duration::minutes(10));
+    site.publish(GENERAL, Duration::minutes(5), &["1"]);
+    fs::write(site.path(STATE), b"{").unwrap();
+    assert_eq!(site.poll_well().ids(), ["1"]);
+}
+
+#[test]
 fn a_run_that_cannot_save_fetches_and_writes_nothing() {
     let site = Site::new();
     site.publish(GENERAL, Duration::minutes(30), &["1"]);
@@ -366,6 +388,11 @@ fn a_failed_write_saves_nothing() {
     site.publish(GENERAL, Duration::minutes(30), &["1"]);
     assert_eq!(site.poll_cut(0).code, Some(1));
     assert!(site.log().contains("writing the events failed"), "{}", site.log());
+    assert_eq!(site.state()["tenants"], json!({}));
+    // Under Wazuh SIGPIPE is ignored; here it isn't.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(site.command().stdout(writer).status().unwrap().code(), Some(1));
     assert_eq!(site.state()["tenants"], json!({}));
     assert_eq!(site.poll_well().ids(), ["1"]);
 }
