@@ -559,7 +559,7 @@ impl Collector {
         drop(shared);
         let mut outcomes = Vec::new();
         for mut tenant in tenants {
-            let outcome = tenant.finish();
+            let outcome = tenant.finish(report.halt == Some(Halt::Terminated));
             let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Open);
             let mut of_tenant = BTreeMap::from([(None, outcome)]);
             report.failed |= failed;

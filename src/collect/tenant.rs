@@ -196,14 +196,16 @@ impl TenantRun {
         is(&self.config.tenant_id) || self.access.as_ref().is_some_and(|access| is(&access.guid))
     }
 
-    /// Judges the run as far as the tenant as a whole is concerned.
-    pub(super) fn finish(&mut self) -> Outcome {
+    /// Judges the run as far as the tenant as a whole is concerned. `terminated`: by SIGTERM, so that
+    /// a pause says nothing.
+    pub(super) fn finish(&mut self, terminated: bool) -> Outcome {
         if let Some(access) = self.access.as_ref().filter(|_| !is_guid(&self.config.tenant_id)) {
             self.state.guid = Some(access.guid.to_ascii_lowercase());
         }
         // What was still being tried when the time was over.
         let mut failed = self.failed.take().or_else(|| self.trouble.take());
-        if failed.is_none() && !self.is_due(Instant::now()) && self.has_work() {
+        let paused = !terminated && !self.is_due(Instant::now());
+        if failed.is_none() && paused && self.has_work() {
             failed = Some(Failure::of(
                 "the API asked to slow down for longer than this run: a later one goes on; if this \
                  lasts, see whether other programs use the same tenant's quota",
