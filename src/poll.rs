@@ -1,5 +1,7 @@
 //! The command `poll`: one poll cycle from the lock to the saved state.
 
+mod frame;
+
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
+use self::frame::{Frame, lock, write_failed};
 use crate::api::Api;
 use crate::args::{ConfigSource, Misuse, PollOptions};
 use crate::auth::Credentials;
@@ -17,19 +20,15 @@ use crate::config::{self, Config, Credential};
 use crate::error::Error;
 use crate::http::{Http, read_bundle};
 use crate::logging;
-use crate::output::{Output, Turn, Written};
-use crate::parent;
+use crate::output::Output;
 use crate::proxy::Environment;
-use crate::state::{DeadQueue, State, Stream};
-use crate::store::{Folder, Home, Loaded, Lock, Replacement, read_stdin};
+use crate::state::{State, Stream};
+use crate::store::{Home, Loaded, read_stdin};
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::Tokens;
 
 /// A local clock that is further off than this is warned of, in seconds.
 const CLOCK_WARNING: i64 = 300;
-
-/// A poll may hold the lock this much longer than `run_timeout` before it counts as hanging.
-const LOCK_MARGIN: u64 = 60;
 
 /// At the end of a run somebody may still be writing for so long: longer, and nobody reads.
 const LAST_WRITE: Duration = Duration::from_millis(300);
@@ -70,17 +69,11 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     }
     let signals = signals()?;
     let folder = home.folder()?;
-    let Some(_lock) = lock(&folder, config.run_timeout)? else {
+    let Some(lock) = lock(&folder, config.run_timeout)? else {
         return Ok(0);
     };
-    let mut loaded = folder.load_state()?;
-    let hand_over = !look && hand_over(home, &folder, &mut loaded)?;
-    // A run that can't save its state must not hand out events: they would come again and again.
-    let prepared = if look {
-        None
-    } else {
-        Some(folder.prepare_save(folder.state_room()).map_err(cannot_save)?)
-    };
+    let loaded = folder.load_state()?;
+    let mut frame = Frame::open(home, folder, lock, loaded, look)?;
     let own_roots = match &config.ca_path {
         None => Vec::new(),
         Some(path) => read_bundle(&home.resolve(path)).map_err(|why| {
@@ -90,9 +83,9 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     let environment = Environment::from_lookup(|name| std::env::var(name).ok());
     let http = Http::new(config.proxy.clone(), environment, own_roots, config.max_connections);
     let http = Arc::new(http);
-    let clock = Arc::new(Clock::new(loaded.state.clock_offset));
-    let tokens = Tokens::parse(&folder.load_tokens());
-    let tenants = start_tenants(&config, home, &mut loaded, &tokens, clock.now());
+    let clock = Arc::new(Clock::new(frame.loaded.state.clock_offset));
+    let tokens = Tokens::parse(&frame.folder.load_tokens());
+    let tenants = start_tenants(&config, home, &mut frame.loaded, &tokens, clock.now());
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let output = Arc::new(output);
     let config = Arc::new(config);
@@ -100,9 +93,9 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
         output: Arc::clone(&output),
-        state: loaded.state.clone(),
+        state: frame.loaded.state.clone(),
         tenants,
-        hand_over,
+        hand_over: frame.hand_over,
         begun,
     });
     collection.run(signals);
@@ -114,8 +107,9 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     let code = exit_code(&report);
     warn_of_clock(&clock);
     log_summary(&report, output.written(), http.requests(), begun);
-    let tokens = take_down(report, &mut loaded.state, &config, &clock);
-    hand_out(turn, loaded, &folder, prepared, hand_over)?;
+    let tokens = take_down(report, &mut frame.loaded.state, &config, &clock);
+    let folder = frame.folder.clone();
+    frame.close(turn)?;
     if !look {
         let tokens = serde_json::to_vec(&tokens).map_err(io::Error::from);
         if let Err(error) = tokens.and_then(|bytes| folder.save_tokens(&bytes)) {
@@ -132,81 +126,6 @@ fn signals() -> Result<Signals, Error> {
     // A file that grows beyond a limit is to be an error of the write, not death.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(fault)?;
     Signals::new([SIGTERM]).map_err(fault)
-}
-
-/// Takes the lock; none where another poll has it, which is no fault, unless that one should have
-/// ended long ago.
-fn lock(folder: &Folder, run_timeout: u64) -> Result<Option<Lock>, Error> {
-    let lock = folder.lock(local_now()).map_err(|error| {
-        Error::Run(format!("the lock in HOME/var/wodles/wodle-office365 can't be used: {error}"))
-    })?;
-    let since = match lock {
-        Ok(lock) => return Ok(Some(lock)),
-        Err(since) => since,
-    };
-    let most = i64::try_from(run_timeout + LOCK_MARGIN).unwrap_or(i64::MAX);
-    match since.map(|since| local_now().since(since)) {
-        Some(held) if held > most => Err(Error::Run(format!(
-            "another poll has been running for {}, longer than run_timeout and a minute: it hangs; \
-             end it (kill the process wodle-office365)",
-            age(held)
-        ))),
-        _ => {
-            log::info!("another poll is running: nothing to do");
-            Ok(None)
-        }
-    }
-}
-
-/// Takes in what our parent means for what the last run handed over, and saves that before anything
-/// is fetched: so a crash repeats what one run wrote, never more. True where what this run writes
-/// is handed over.
-fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, Error> {
-    let Some(modulesd) = parent::modulesd() else {
-        return Ok(false);
-    };
-    let begun = loaded.state.begin_run(&modulesd, parent::queue(&home.queue()));
-    let changed = begun.map_err(|DeadQueue| {
-        Error::Run(
-            "restart Wazuh (systemctl restart wazuh-manager, or wazuh-agent): the socket \
-             HOME/queue/sockets/queue was made anew under the running wazuh-modulesd, which still \
-             holds the old one, so all that this program writes would be lost; until then nothing \
-             is fetched"
-                .to_owned(),
-        )
-    })?;
-    if changed {
-        let prepared = folder.prepare_save(folder.state_room()).map_err(cannot_save)?;
-        let saved = folder.save_state(prepared, &loaded.state, loaded.keep_previous);
-        saved.map_err(cannot_save)?;
-        loaded.keep_previous = loaded.state.last_poll.is_none();
-    }
-    Ok(true)
-}
-
-/// Ends a run's output with the notices that wait, as far as there is room for them, and saves the
-/// state. From here on there is no network.
-fn hand_out(
-    mut turn: Turn<'_>,
-    loaded: Loaded,
-    folder: &Folder,
-    prepared: Option<Replacement>,
-    hand_over: bool,
-) -> Result<(), Error> {
-    let Loaded { mut state, keep_previous, .. } = loaded;
-    let mut written = 0;
-    for notice in &state.notices {
-        if turn.notice(&notice.line()).map_err(write_failed)? == Written::Full {
-            break;
-        }
-        written += 1;
-    }
-    turn.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
-    if let Some(prepared) = prepared {
-        state.notices_written(written, hand_over);
-        folder.save_state(prepared, &state, keep_previous).map_err(not_saved)?;
-    }
-    Ok(())
 }
 
 /// Takes note of a wrong command line: in the log where it is a poll's, and stderr may be Wazuh's
@@ -242,45 +161,22 @@ fn ended_badly(home: &Home, error: &Error, look: bool) -> u8 {
 /// Tells Wazuh why nothing is collected: that the configuration, or the state, can't be used.
 fn tell_misconfiguration(home: &Home, text: &str) -> Result<(), Error> {
     let mut folder = home.folder()?;
-    let Ok(Ok(_lock)) = folder.lock(local_now()) else {
+    let Ok(Ok(lock)) = folder.lock(local_now()) else {
         return Ok(());
     };
-    let mut loaded = folder.load_state().unwrap_or_else(|_| {
+    let loaded = folder.load_state().unwrap_or_else(|_| {
         // What was told is counted beside a state that can't be used.
         folder = folder.stand_in();
         folder.load_state().unwrap_or_default()
     });
-    let hand_over = hand_over(home, &folder, &mut loaded)?;
-    let now = local_now().plus(loaded.state.clock_offset);
-    loaded.state.tell_configuration("", text, now);
-    if loaded.state.notices.is_empty() {
+    let mut frame = Frame::open(home, folder, lock, loaded, false)?;
+    let now = local_now().plus(frame.loaded.state.clock_offset);
+    frame.loaded.state.tell_configuration("", text, now);
+    if frame.loaded.state.notices.is_empty() {
         return Ok(());
     }
-    let prepared = folder.prepare_save(folder.state_room()).map_err(cannot_save)?;
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
-    let turn = output.last_turn(LAST_WRITE).map_err(write_failed)?;
-    hand_out(turn, loaded, &folder, Some(prepared), hand_over)
-}
-
-fn write_failed(error: io::Error) -> Error {
-    Error::Run(format!(
-        "writing the events failed ({error}): nothing of this run is saved, the next one brings \
-         them again"
-    ))
-}
-
-fn cannot_save(error: io::Error) -> Error {
-    Error::Run(format!(
-        "the state can't be saved in HOME/var/wodles/wodle-office365: {error}; until it can, \
-         nothing is fetched, so that no event comes twice: check room and rights of that folder"
-    ))
-}
-
-fn not_saved(error: io::Error) -> Error {
-    Error::Run(format!(
-        "the state could not be saved in HOME/var/wodles/wodle-office365: {error}; what this run \
-         wrote comes once more: check room and rights of that folder"
-    ))
+    frame.close(output.last_turn(LAST_WRITE).map_err(write_failed)?)
 }
 
 fn read_config(options: &PollOptions, home: &Home) -> Result<Config, Error> {

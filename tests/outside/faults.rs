@@ -125,6 +125,7 @@ const MATRIX: &[Row] = {
         (Content, Once, Answer(200, HTML), ALL, NOTHING),
         (Content, Once, Answer(200, AF50000), ALL, NOTHING),
         (Content, Once, Answer(200, ""), ALL, NOTHING),
+        (Content, Once, Answer(200, r#"{"x":1}"#), ALL, NOTHING),
         (Content, Once, Dropped, ALL, NOTHING),
         (Content, Once, Cut(9), ALL, NOTHING),
         (Content, Once, CutChunks(9), ALL, NOTHING),
@@ -170,6 +171,7 @@ const MATRIX: &[Row] = {
         (Fetch, Once, Answer(200, HTML), ALL, NOTHING),
         (Fetch, Once, Answer(200, AF50000), ALL, NOTHING),
         (Fetch, Once, Answer(200, ""), ALL, NOTHING),
+        (Fetch, Once, Answer(200, af!("AF99999")), ALL, NOTHING),
         (Fetch, Once, Dropped, ALL, NOTHING),
         (Fetch, Once, Cut(9), ALL, NOTHING),
         (Fetch, Once, CutChunks(9), ALL, NOTHING),
@@ -218,7 +220,7 @@ impl What {
     }
 
     /// The fault that makes it happen, where it is one.
-    fn fault(&self, fault: Fault) -> Option<Fault> {
+    fn fault(&self, fault: Fault, elsewhere: &str) -> Option<Fault> {
         Some(match self {
             Self::Answer(status, body) => fault.respond(*status, body),
             Self::Header(status, body, name, value) => {
@@ -228,9 +230,7 @@ impl What {
             Self::CutChunks(bytes) => fault.chunked().cut(*bytes),
             Self::Dropped => fault.drop_connection(),
             Self::Hangs => fault.hang(),
-            Self::Elsewhere => fault
-                .respond(200, "[]")
-                .header("NextPageUri", "http://127.0.0.1:9/api/v1.0/x/activity/feed/next"),
+            Self::Elsewhere => fault.respond(200, "[]").header("NextPageUri", elsewhere),
             Self::Content(_) | Self::Large => return None,
         })
     }
@@ -252,6 +252,7 @@ fn play((call, often, what, first, next): &Row) -> Result<(), String> {
     let site = Site::new();
     site.simulator.set_page_size(1);
     site.configure_one("<run_timeout>12s</run_timeout>");
+    let elsewhere = format!("{}/elsewhere", site.simulator.login_url());
     let created = site.now() - Duration::minutes(5);
     let mut blob = Blob::new(created, &[record("1")]);
     match (what, call) {
@@ -260,7 +261,7 @@ fn play((call, often, what, first, next): &Row) -> Result<(), String> {
             let body = format!(r#"[{{"Id":"1"}},{{"x":"{}"}}]"#, "x".repeat(17 << 20));
             blob = Blob::raw(created, body.into_bytes());
         }
-        (What::Elsewhere, Call::Fetch) => blob = blob.uri("http://127.0.0.1:9/x"),
+        (What::Elsewhere, Call::Fetch) => blob = blob.uri(&elsewhere),
         _ => {}
     }
     let id = site.simulator.publish(TENANT, GENERAL, blob);
@@ -273,7 +274,7 @@ fn play((call, often, what, first, next): &Row) -> Result<(), String> {
         fault = fault.always();
     }
     let is_fault = !matches!((what, call), (What::Elsewhere, Call::Fetch));
-    if let Some(fault) = what.fault(fault).filter(|_| is_fault) {
+    if let Some(fault) = what.fault(fault, &elsewhere).filter(|_| is_fault) {
         site.simulator.fault(fault);
     }
     for (expected, which) in [(first, "this run"), (next, "the next run")] {
@@ -287,6 +288,9 @@ fn play((call, often, what, first, next): &Row) -> Result<(), String> {
         }
         if site.log().contains("fault of wodle-office365") && !what.name().contains("AF2000") {
             return Err(format!("{call:?} {}: a panic\n{}", what.name(), site.log()));
+        }
+        if site.simulator.requests().iter().any(|request| request.path() == "/elsewhere") {
+            return Err(format!("{call:?} {}: a token for a stranger", what.name()));
         }
         if *often != Often::Lasting {
             site.simulator.clear_faults();

@@ -1,0 +1,139 @@
+//! What must be so before a run writes anything, and what is saved when it has.
+
+use std::io;
+
+use crate::clock::local_now;
+use crate::error::Error;
+use crate::output::{Turn, Written};
+use crate::parent;
+use crate::state::DeadQueue;
+use crate::store::{Folder, Home, Loaded, Lock, Replacement};
+use crate::timestamp::age;
+
+/// A poll may hold the lock this much longer than `run_timeout` before it counts as hanging.
+const LOCK_MARGIN: u64 = 60;
+
+/// A run that holds the lock, has its state, and can save it.
+pub(super) struct Frame {
+    pub(super) folder: Folder,
+    pub(super) loaded: Loaded,
+    /// Whether what it writes is handed over to a modulesd.
+    pub(super) hand_over: bool,
+    /// None where it is only a look.
+    prepared: Option<Replacement>,
+    _lock: Lock,
+}
+
+/// Takes the lock; none where another poll has it, which is no fault, unless that one should have
+/// ended long ago.
+pub(super) fn lock(folder: &Folder, run_timeout: u64) -> Result<Option<Lock>, Error> {
+    let lock = folder.lock(local_now()).map_err(|error| {
+        Error::Run(format!("the lock in HOME/var/wodles/wodle-office365 can't be used: {error}"))
+    })?;
+    let since = match lock {
+        Ok(lock) => return Ok(Some(lock)),
+        Err(since) => since,
+    };
+    let most = i64::try_from(run_timeout + LOCK_MARGIN).unwrap_or(i64::MAX);
+    match since.map(|since| local_now().since(since)) {
+        Some(held) if held > most => Err(Error::Run(format!(
+            "another poll has been running for {}, longer than run_timeout and a minute: it hangs; \
+             end it (kill the process wodle-office365)",
+            age(held)
+        ))),
+        _ => {
+            log::info!("another poll is running: nothing to do");
+            Ok(None)
+        }
+    }
+}
+
+impl Frame {
+    /// Takes in what our parent means for what the last run handed over, and shows that the state
+    /// can be saved. `look`: nothing is to be saved.
+    ///
+    /// # Errors
+    /// All output would be lost, or would come again and again: nothing may be fetched.
+    pub(super) fn open(
+        home: &Home,
+        folder: Folder,
+        lock: Lock,
+        mut loaded: Loaded,
+        look: bool,
+    ) -> Result<Self, Error> {
+        let hand_over = !look && hand_over(home, &folder, &mut loaded)?;
+        let prepare = || folder.prepare_save(folder.state_room()).map_err(cannot_save);
+        let prepared = if look { None } else { Some(prepare()?) };
+        Ok(Self { folder, loaded, hand_over, prepared, _lock: lock })
+    }
+
+    /// Ends the output with the notices that wait, as far as there is room for them, and saves the
+    /// state. From here on there is no network.
+    ///
+    /// # Errors
+    /// Nothing is saved.
+    pub(super) fn close(self, mut turn: Turn<'_>) -> Result<(), Error> {
+        let Loaded { mut state, keep_previous, .. } = self.loaded;
+        let mut written = 0;
+        for notice in &state.notices {
+            if turn.notice(&notice.line()).map_err(write_failed)? == Written::Full {
+                break;
+            }
+            written += 1;
+        }
+        turn.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
+        if let Some(prepared) = self.prepared {
+            state.notices_written(written, self.hand_over);
+            self.folder.save_state(prepared, &state, keep_previous).map_err(not_saved)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes in what our parent means for what the last run handed over, and saves that before anything
+/// is fetched: so a crash repeats what one run wrote, never more. True where what this run writes
+/// is handed over.
+fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, Error> {
+    let Some(modulesd) = parent::modulesd() else {
+        return Ok(false);
+    };
+    let begun = loaded.state.begin_run(&modulesd, parent::queue(&home.queue()));
+    let changed = begun.map_err(|DeadQueue| {
+        Error::Run(
+            "restart Wazuh (systemctl restart wazuh-manager, or wazuh-agent): the socket \
+             HOME/queue/sockets/queue was made anew under the running wazuh-modulesd, which still \
+             holds the old one, so all that this program writes would be lost; until then nothing \
+             is fetched"
+                .to_owned(),
+        )
+    })?;
+    if changed {
+        let prepared = folder.prepare_save(folder.state_room()).map_err(cannot_save)?;
+        let saved = folder.save_state(prepared, &loaded.state, loaded.keep_previous);
+        saved.map_err(cannot_save)?;
+        loaded.keep_previous = loaded.state.last_poll.is_none();
+    }
+    Ok(true)
+}
+
+/// What a run is told whose output can't be written.
+pub(super) fn write_failed(error: io::Error) -> Error {
+    Error::Run(format!(
+        "writing the events failed ({error}): nothing of this run is saved, the next one brings \
+         them again"
+    ))
+}
+
+fn cannot_save(error: io::Error) -> Error {
+    Error::Run(format!(
+        "the state can't be saved in HOME/var/wodles/wodle-office365: {error}; until it can, \
+         nothing is fetched, so that no event comes twice: check room and rights of that folder"
+    ))
+}
+
+fn not_saved(error: io::Error) -> Error {
+    Error::Run(format!(
+        "the state could not be saved in HOME/var/wodles/wodle-office365: {error}; what this run \
+         wrote comes once more: check room and rights of that folder"
+    ))
+}
