@@ -31,7 +31,7 @@ use crate::api::{Access, Api, Trouble};
 use crate::clock::{Clock, local_now};
 use crate::config::Config;
 use crate::content::{Reaction, excerpt};
-use crate::health::{Outcome, Part, judge};
+use crate::health::{Failure, Outcome, Part, judge};
 use crate::notice::{Kind, Notice};
 use crate::output::{Output, Written};
 use crate::records::SplitError;
@@ -41,6 +41,9 @@ use crate::tokens::KeptToken;
 
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What comes later than that is the next run's: Wazuh sends what this one wrote when it has ended.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How long workers may take to come back when their connections are broken off; one that looks up
 /// a name may take longer, and is left behind.
@@ -207,6 +210,8 @@ enum Fetched {
     Whole,
     /// The run ended inside it.
     Stopped,
+    /// The run was over before even what was known of it had come.
+    Late,
     /// It is not the blob that was begun: from its start, please.
     Restart,
     Trouble(Trouble),
@@ -296,13 +301,14 @@ impl Collector {
                 self.changed.notify_all();
                 return None;
             }
-            let next = shared.next_time(now).filter(|at| *at < self.deadline);
+            let latest = self.deadline.min(now + LONGEST_WAIT);
+            let next = shared.next_time(now).filter(|at| *at < latest);
             if shared.busy == 0 && next.is_none() {
                 shared.finished = true;
                 self.changed.notify_all();
                 return None;
             }
-            let wait = next.unwrap_or(self.deadline).saturating_duration_since(now);
+            let wait = next.unwrap_or(latest).saturating_duration_since(now);
             let waited = self.changed.wait_timeout(shared, wait.max(Duration::from_millis(1)));
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -409,17 +415,21 @@ impl Collector {
             Err(trouble) => return Fetched::Trouble(trouble),
         };
         let skip = fetch.queued.blob.written;
-        let mut index = 0;
+        let (mut index, mut late) = (0, false);
         let mut batch = Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id);
         let end = loop {
-            // What an earlier run has written is passed over to its end, so that this one gets further.
-            if index >= skip && self.stopped.load(Ordering::Relaxed) {
-                break Fetched::Stopped;
+            let stopped = self.stopped.load(Ordering::Relaxed);
+            // What an earlier run has written is passed over to its end, and then a little more: so
+            // that this one gets further.
+            late |= stopped && index < skip;
+            if stopped && (!late || fetch.queued.blob.written > skip) {
+                break if late { Fetched::Late } else { Fetched::Stopped };
             }
             let element = match records.next_element() {
                 Ok(Some(element)) => element,
                 Ok(None) if index < skip => return Fetched::Restart,
                 Ok(None) => break Fetched::Whole,
+                Err(_) if late && index < skip => return Fetched::Late,
                 Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
             };
             index += 1;
@@ -501,7 +511,17 @@ impl Collector {
                 return;
             }
             Fetched::Trouble(trouble) => trouble,
-            Fetched::Stopped | Fetched::Restart => {
+            Fetched::Stopped | Fetched::Late | Fetched::Restart => {
+                if let (Fetched::Late, Some(Halt::Time)) = (&fetched, &shared.halt)
+                    && let Some(stream) = shared.stream_mut((t, s))
+                {
+                    stream.failed.get_or_insert(Failure::of(format!(
+                        "content {} is so large, or comes so slowly, that a run has hardly time to \
+                         get to where the last one stopped: raise run_timeout, and <timeout> of the \
+                         wodle block with it, or lower max_connections if the line is busy",
+                        excerpt(&queued.blob.id)
+                    )));
+                }
                 if let Fetched::Restart = fetched {
                     log::warn!(
                         "{tenant_id} {content_type}: content {} is not what it was when it was \
@@ -530,8 +550,9 @@ impl Collector {
         };
         match tenant.streams.get_mut(s).filter(|_| gone) {
             Some(stream) => {
+                let expired = if now > queued.blob.expires { "has expired" } else { "is gone" };
                 let text = format!(
-                    "content that became available at {} is gone: {}",
+                    "content that became available at {} {expired}: {}",
                     queued.blob.created, trouble.text
                 );
                 let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
@@ -545,8 +566,6 @@ impl Collector {
 
     fn finish(&self) -> Report {
         let now = self.clock().now();
-        // A time that has surely come, should the API's `Date` be wrong in this run.
-        let at_least = now.min(local_now().plus(self.run.offset_was));
         let clock = self.run.reading();
         let mut shared = self.lock();
         let mut report = Report {
@@ -564,7 +583,7 @@ impl Collector {
             let mut of_tenant = BTreeMap::from([(None, outcome)]);
             report.failed |= failed;
             for mut stream in std::mem::take(&mut tenant.streams) {
-                let outcome = stream.finish(clock, at_least, &self.run);
+                let outcome = stream.finish(clock, &self.run);
                 let judged = !failed && (report.halt.is_none() || stream.served);
                 if let Some(lag) = judged.then(|| stream.state.behind(now)).flatten() {
                     report.notices.push(stream.notice(Kind::Behind, behind(lag)));

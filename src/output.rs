@@ -96,9 +96,10 @@ impl Output {
             Stdout::Here(file) => {
                 Ok(Turn { output: self, stdout: Some(file), is_last: true, notices: 0 })
             }
-            Stdout::Taken | Stdout::Gone => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the pipe"))
-            }
+            Stdout::Taken | Stdout::Gone => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the pipe's reader is too slow, or reads no more",
+            )),
         }
     }
 }

@@ -22,13 +22,10 @@ use crate::http::{Http, read_bundle};
 use crate::logging;
 use crate::output::Output;
 use crate::proxy::Environment;
-use crate::state::{State, Stream};
+use crate::state::{CLOCK_TOLERANCE, State, Stream};
 use crate::store::{Home, Loaded, read_stdin};
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::Tokens;
-
-/// A local clock that is further off than this is warned of, in seconds.
-const CLOCK_WARNING: i64 = 300;
 
 /// At the end of a run somebody may still be writing for so long: longer, and nobody reads.
 const LAST_WRITE: Duration = Duration::from_millis(300);
@@ -45,14 +42,20 @@ pub fn run(options: &PollOptions, begun: Instant) -> Result<u8, Error> {
         log::error!("{} can't be written: {error}", home.log().display());
     }
     let look = options.dry_run || io::stdout().is_terminal();
-    let polled = poll(options, &home, look, begun);
+    let polled = signals().and_then(|signals| poll(options, &home, look, signals, begun));
     let code = polled.unwrap_or_else(|error| ended_badly(&home, &error, look));
     log::logger().flush();
     // The events mattered more than a log; but an administrator should hear of it.
     Ok(if log.is_err() { code.max(1) } else { code })
 }
 
-fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Result<u8, Error> {
+fn poll(
+    options: &PollOptions,
+    home: &Home,
+    look: bool,
+    signals: Signals,
+    begun: Instant,
+) -> Result<u8, Error> {
     let config = read_config(options, home)?;
     log::set_max_level(options.log_level.unwrap_or(config.log_level));
     for warning in &config.warnings {
@@ -67,7 +70,6 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
             "this is only a look: nothing is saved, the next run brings the same events again"
         );
     }
-    let signals = signals()?;
     let folder = home.folder()?;
     let Some(lock) = lock(&folder, config.run_timeout)? else {
         return Ok(0);
@@ -120,7 +122,7 @@ fn poll(options: &PollOptions, home: &Home, look: bool, begun: Instant) -> Resul
     Ok(code)
 }
 
-/// What ends a run early. From here on SIGTERM no longer kills: it is for whoever asks for it here.
+/// What ends a run early. From here on SIGTERM no longer kills: whoever asks gets it, even later.
 fn signals() -> Result<Signals, Error> {
     let fault = |error| Error::Run(format!("signals can't be handled: {error}"));
     // A file that grows beyond a limit is to be an error of the write, not death.
@@ -267,7 +269,7 @@ fn exit_code(report: &Report) -> u8 {
 
 fn warn_of_clock(clock: &Clock) {
     let offset = clock.offset();
-    if clock.seen() && offset.abs() > CLOCK_WARNING {
+    if clock.seen() && offset.abs() > CLOCK_TOLERANCE {
         let (behind, by) = if offset > 0 { ("behind", offset) } else { ("ahead", -offset) };
         log::warn!(
             "this machine's clock is {} {behind} of Microsoft's: set it (NTP); positions go by \

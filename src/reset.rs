@@ -68,7 +68,7 @@ fn reset(state: &mut State, options: &ResetOptions) -> Result<String, Error> {
         return Err(Error::Usage(unknown));
     };
     let was = stream.position;
-    let Some((from, to)) = stream.reset(to) else {
+    let Some((from, to)) = stream.reset(to, now) else {
         return Ok(format!(
             "{tenant_id} {name}: moved back from {was} to {to}; the next polls bring everything \
              since then once more"

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use self::delivered::{Delivered, fingerprint};
 pub use self::handover::{DeadQueue, Handover, Modulesd, Queue};
 pub use self::stream::{
-    ClockReading, MOST_WAITING, Origin, RETENTION, RunEnd, SUBSCRIPTION_PAUSE, Stream, Window,
-    edge_margin,
+    CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, RETENTION, RunEnd, SUBSCRIPTION_PAUSE,
+    Stream, Window, edge_margin,
 };
 pub use self::waiting::Waiting;
 use crate::content::ContentType;
@@ -92,6 +92,7 @@ pub enum BadState {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with a version")]
 struct VersionOnly {
     version: u64,
 }
@@ -175,6 +176,25 @@ impl State {
     }
 }
 
+/// A pause that a tenant was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when.
+    pub since: Timestamp,
+    /// For how many seconds.
+    pub seconds: u32,
+}
+
+impl Pause {
+    /// The seconds of it that are left. None when it is over, or when a clock that went back makes
+    /// that unknown: then the API will say.
+    #[must_use]
+    pub fn left(self, now: Timestamp) -> Option<u32> {
+        let gone = u32::try_from(now.since(self.since)).ok()?;
+        self.seconds.checked_sub(gone).filter(|left| *left > 0)
+    }
+}
+
 /// What is remembered of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tenant {
@@ -185,9 +205,9 @@ pub struct Tenant {
     pub configured_at: Option<Timestamp>,
     /// When its subscriptions were last listed.
     pub subscriptions_listed: Option<Timestamp>,
-    /// The API has asked it to slow down until then.
+    /// The API has asked it to slow down for longer than its last run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paused_until: Option<Timestamp>,
+    pub pause: Option<Pause>,
     /// How it fares as a whole.
     pub health: Health,
     /// Its streams.
@@ -231,6 +251,15 @@ mod tests {
         assert_eq!((read.tenants.len(), read.clock_offset, read.interval), (1, 7, 60));
         read.end_poll(at(0), 0, 60, Turns::default());
         assert!(read.tenants.is_empty());
+    }
+
+    #[test]
+    fn a_pause_ends_whatever_the_clock_does() {
+        let pause = Pause { since: at(100), seconds: 60 };
+        let table = [(100, Some(60)), (90, Some(50)), (40, None), (0, None), (101, None)];
+        for (seconds, left) in table {
+            assert_eq!(pause.left(at(seconds)), left, "{seconds}");
+        }
     }
 
     #[test]

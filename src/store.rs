@@ -5,7 +5,10 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, OFlags, StatxAttributes, StatxFlags, statx,
+};
+use rustix::io::Errno;
 
 use crate::bounded::read_at_most;
 use crate::content::ContentType;
@@ -288,20 +291,34 @@ impl Folder {
                 let lost_since = state.last_poll;
                 Ok(Loaded { state, keep_previous: true, lost_since })
             }
-            _ => Err(Error::Setup(format!(
-                "{damage}, and its previous copy {} can't be used either: restore one of them from \
-                 a backup, or move both away to start anew (what was delivered is then forgotten)",
-                previous.display()
-            ))),
+            other => {
+                let why = match other {
+                    Err(Unreadable::Damage(why)) => why,
+                    Err(Unreadable::Version(version)) => format!("it is of version {version}"),
+                    Ok(_) => "it is missing".to_owned(),
+                };
+                Err(Error::Setup(format!(
+                    "{damage}, and its previous copy {} can't be used either ({why}): restore one \
+                     of them from a backup, or move both away to start anew (what was delivered is \
+                     then forgotten)",
+                    previous.display()
+                )))
+            }
         }
     }
 
-    /// Shows that a state can be saved: makes the temporary file, with room for `size` bytes.
+    /// Shows that a state can be saved: makes the temporary file, with room for `size` bytes, and
+    /// looks whether the present one can be replaced.
     ///
     /// # Errors
-    /// It can't be made, or the disk is full.
+    /// It can't, or the disk is full.
     pub fn prepare_save(&self, size: u64) -> io::Result<Replacement> {
-        Replacement::prepare(&self.path, self.state, size)
+        for name in [self.state, self.previous] {
+            check_replaceable(&self.path.join(name))?;
+        }
+        Replacement::prepare(&self.path, self.state, size).map_err(|error| {
+            io::Error::new(error.kind(), format!("{error} (it needs {} KiB)", size.div_ceil(1024)))
+        })
     }
 
     /// Room for the state after one more run: by then some 10,000 blobs more may wait or be handed
@@ -353,6 +370,25 @@ impl Folder {
         let replacement = Replacement::prepare(&self.path, TOKENS, 0)?;
         replacement.fill(bytes)?;
         replacement.commit()
+    }
+}
+
+/// Looks whether a file, if it is there, can be replaced by another one.
+fn check_replaceable(path: &Path) -> io::Result<()> {
+    let refused = |why: &str| Err(io::Error::other(format!("{} {why}", path.display())));
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    match found {
+        Err(Errno::NOENT) => Ok(()),
+        // A kernel, or a sandbox, that doesn't know the call: the saving will tell.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(found) if FileType::from_raw_mode(found.stx_mode.into()).is_dir() => {
+            refused("is a folder: remove it")
+        }
+        Ok(found) if found.stx_attributes.contains(StatxAttributes::IMMUTABLE) => {
+            refused("may not be changed: chattr -i")
+        }
+        Ok(_) => Ok(()),
     }
 }
 
@@ -410,7 +446,7 @@ impl Replacement {
         if size > 0 {
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
                 // A file system that can't reserve room: the writing will tell.
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -102,7 +102,9 @@ impl Batch {
         let why = match why {
             Why::NoObject => "is no JSON object",
             Why::NoJson => "is no valid JSON",
-            Why::TooLarge => "is larger than a record may be (16 MiB, or curl_max_size)",
+            Why::TooLarge => {
+                "is larger than what is held of one (16 MiB, or curl_max_size if more)"
+            }
         };
         let text = format!("{which} of content {} {why}", excerpt(&self.content_id));
         log::error!("{} {}: events are lost: {text}", self.tenant_id, self.content_type);

@@ -63,7 +63,7 @@ struct Odds {
     early: u64,
     crash: u64,
     lost: u64,
-    /// This machine's clock jumps; the API tells a wrong time for one run.
+    /// This machine's clock jumps; the API tells a wrong time for some runs.
     jump: u64,
     wrong_date: u64,
 }
@@ -103,8 +103,9 @@ struct World {
     counts: HashMap<(usize, u64), Count>,
     state: State,
     modulesd: u32,
-    /// Runs since the API told a wrong time.
-    since_wrong: u32,
+    /// By how much the API tells a wrong time, and in how many more runs; the right one if negative.
+    wrong_by: i64,
+    wrong_runs: i64,
     page_size: usize,
     /// So much can be done in a run before it must end.
     work: u64,
@@ -137,7 +138,8 @@ impl World {
             counts: HashMap::new(),
             state,
             modulesd: 1,
-            since_wrong: 0,
+            wrong_by: 0,
+            wrong_runs: 0,
             page_size,
             work,
         }
@@ -183,13 +185,12 @@ impl World {
     fn run(&mut self) {
         let modulesd = Modulesd { pid: self.modulesd, started: 1, boot: "b".to_owned() };
         self.state.begin_run(&modulesd, None).unwrap();
-        self.since_wrong += 1;
-        let is_wrong = self.since_wrong > 2 && self.dice.percent(self.odds.wrong_date);
-        let error = if is_wrong { self.dice.seconds(4 * DAY) - 2 * DAY } else { 0 };
-        if is_wrong {
-            self.since_wrong = 0;
+        self.wrong_runs -= 1;
+        if self.wrong_runs < -2 && self.dice.percent(self.odds.wrong_date) {
+            self.wrong_by = self.dice.seconds(12 * DAY) - 6 * DAY;
+            self.wrong_runs = 1 + self.dice.seconds(5);
         }
-        let date = self.now + error;
+        let date = self.now + if self.wrong_runs > 0 { self.wrong_by } else { 0 };
         let offset = date - (self.now + self.local);
         let change = offset - self.state.clock_offset;
         // Before its first answer a run goes by what the last one knew.
@@ -242,8 +243,7 @@ impl World {
             lookback: LOOKBACK,
             hand_over: true,
         };
-        let local = at(self.now + self.local + self.state.clock_offset);
-        let _ = run.finish(clock, at(date).min(local), &context);
+        let _ = run.finish(clock, &context);
         tenant.streams.insert(ContentType::General, run.state);
         let crashed = self.dice.percent(self.odds.crash);
         let lost = !crashed && self.dice.percent(self.odds.lost);

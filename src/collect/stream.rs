@@ -455,35 +455,34 @@ impl StreamRun {
         self.state.delivered.insert(queued.key, queued.blob.created.min(latest));
     }
 
-    /// Brings the stream's state to its end of the run, and says how that was for it. `at_least`: a
-    /// time that has surely come.
-    pub(super) fn finish(
-        &mut self,
-        clock: Option<ClockReading>,
-        at_least: Timestamp,
-        run: &RunContext,
-    ) -> Outcome {
+    /// Brings the stream's state to its end of the run, and says how that was for it.
+    pub(super) fn finish(&mut self, clock: Option<ClockReading>, run: &RunContext) -> Outcome {
         if self.correct_clock(clock, run.lookback) {
             // This run has listed from where it stood before.
             self.listed_to = None;
         }
         let queued: Vec<_> = self.fresh.drain(..).chain(self.retries.drain(..)).collect();
-        let tried = queued.iter().filter(|queued| queued.tries.made > 0).count();
+        let fails = |queued: &&Queued| queued.tries.made > 0 || queued.blob.failed_runs > 0;
         let mut left = std::mem::take(&mut self.parked);
+        let failing = queued.iter().filter(fails).count()
+            + left.iter().filter(|blob| blob.failed_runs > 0).count();
         left.extend(queued.into_iter().map(|queued| queued.blob));
         // Those of workers that never came back.
         left.extend(self.fetching.drain().map(|(_, blob)| blob));
-        let failing = tried + left.iter().filter(|blob| blob.failed_runs > 0).count();
         let handed_over = run.hand_over.then(|| self.handed_over.drain().map(|(_, b)| b).collect());
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
+        let sure_now = clock.and_then(|clock| clock.sure_now());
         let listed_to = self.listed_to;
-        self.state.finish(RunEnd { listed_to, left, handed_over, cut, at_least }, run.lookback);
+        self.state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, run.lookback);
         let mut failed = self.failed.take();
         if failed.is_none() && self.is_listing() {
             failed = self.trouble.take();
         }
         if failed.is_none() && failing > 0 {
-            failed = Some(Failure::of(format!("{failing} content blobs could not be fetched yet")));
+            // Not tried in this run: what it ran into is known from an earlier one.
+            let unknown = || format!("content blobs that could not be fetched yet: {failing}");
+            failed =
+                Some(Failure::of(self.state.health.last_error.clone().unwrap_or_else(unknown)));
         }
         match failed {
             Some(failure) => Outcome::Failed(failure),
@@ -515,7 +514,8 @@ mod tests {
         let mut state = Stream::first(true, None, position);
         let (left, handed_over, cut) = (vec![], None, false);
         let listed_to = Some(position);
-        state.finish(RunEnd { listed_to, left, handed_over, cut, at_least: position }, HOUR);
+        let sure_now = Some(position);
+        state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, HOUR);
         run(state)
     }
 
@@ -530,7 +530,7 @@ mod tests {
             lookback: HOUR,
             hand_over: false,
         };
-        run.finish(clock(), at(0), &context)
+        run.finish(clock(), &context)
     }
 
     fn blob(id: &str, created: Timestamp) -> Blob {
@@ -614,7 +614,7 @@ mod tests {
         assert_eq!(run.queued(), 0);
         let outcome = finish(&mut run);
         assert_eq!(run.state.waiting.len(), 3, "whose workers did not come back wait as well");
-        let text = "2 content blobs could not be fetched yet";
+        let text = "content blobs that could not be fetched yet: 1";
         assert_eq!(outcome, Outcome::Failed(Failure::of(text)));
     }
 

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{self, is_guid};
 use crate::content::{ContentType, Reaction, excerpt};
 use crate::health::{Failure, Outcome};
-use crate::state::{ClockReading, SUBSCRIPTION_PAUSE, Tenant, Window};
+use crate::state::{ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
 
@@ -170,9 +170,9 @@ impl TenantRun {
         self.is_suspect = state.health.last_error.is_some()
             || self.streams.iter().any(|stream| stream.state.health.last_error.is_some());
         // The pause that an earlier run was asked for.
-        let pause = state.paused_until.take().map(|until| until.since(now));
-        let pause = pause.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-        self.paused_until = pause.and_then(|pause| Instant::now().checked_add(pause));
+        let left = state.pause.take().and_then(|pause| pause.left(now));
+        let left = left.map(|seconds| Duration::from_secs(u64::from(seconds).min(MOST_WAIT)));
+        self.paused_until = left.and_then(|left| Instant::now().checked_add(left));
         self.state = state;
     }
 
@@ -206,10 +206,13 @@ impl TenantRun {
         let mut failed = self.failed.take().or_else(|| self.trouble.take());
         let paused = !terminated && !self.is_due(Instant::now());
         if failed.is_none() && paused && self.has_work() {
-            failed = Some(Failure::of(
-                "the API asked to slow down for longer than this run: a later one goes on; if this \
+            let left =
+                self.paused_until.map(|until| until.saturating_duration_since(Instant::now()));
+            failed = Some(Failure::of(format!(
+                "the API asked to slow down, for {} more seconds: a later run goes on; if this \
                  lasts, see whether other programs use the same tenant's quota",
-            ));
+                left.unwrap_or_default().as_secs()
+            )));
         }
         match failed {
             Some(failure) => {
@@ -227,8 +230,8 @@ impl TenantRun {
     /// Keeps a pause that outlasts the run.
     pub(super) fn save_pause(&mut self, now: Timestamp) {
         let left = self.paused_until.and_then(|until| until.checked_duration_since(Instant::now()));
-        let seconds = left.and_then(|left| i64::try_from(left.as_secs()).ok());
-        self.state.paused_until = seconds.filter(|s| *s > 0).map(|seconds| now.plus(seconds));
+        let seconds = left.and_then(|left| u32::try_from(left.as_secs()).ok());
+        self.state.pause = seconds.filter(|s| *s > 0).map(|seconds| Pause { since: now, seconds });
     }
 
     pub(super) fn name(&self) -> &str {
@@ -593,7 +596,7 @@ impl TenantRun {
             Reaction::Retry => !queued.is_retry && queued.tries.again(instant, wait(&trouble)),
             Reaction::Pause => {
                 self.pause(instant, wait(&trouble));
-                queued.tries.again(instant, None)
+                !queued.is_retry && queued.tries.again(instant, None)
             }
             Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
             _ => false,

@@ -101,9 +101,9 @@ fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, 
     let changed = begun.map_err(|DeadQueue| {
         Error::Run(
             "restart Wazuh (systemctl restart wazuh-manager, or wazuh-agent): the socket \
-             HOME/queue/sockets/queue was made anew under the running wazuh-modulesd, which still \
-             holds the old one, so all that this program writes would be lost; until then nothing \
-             is fetched"
+             HOME/queue/sockets/queue was made anew, or changed, under the running wazuh-modulesd, \
+             which holds the old one, so all that this program writes would be lost; until then \
+             nothing is fetched"
                 .to_owned(),
         )
     })?;

@@ -42,6 +42,11 @@ impl Delivered {
         self.0.remove(&fingerprint);
     }
 
+    /// When the newest of them was created.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.0.values().max().copied()
+    }
+
     /// Forgets blobs created at `time` or later.
     pub(super) fn forget_since(&mut self, time: Timestamp) {
         self.0.retain(|_, created| *created < time);

@@ -24,6 +24,13 @@ const SHORTEST_WINDOW: i64 = 5 * MINUTE;
 /// Blobs that wait in a stream at most; what is beyond them is found again by listing.
 pub const MOST_WAITING: usize = 1000;
 
+/// Clocks that are further apart don't agree, in seconds.
+pub const CLOCK_TOLERANCE: i64 = 5 * MINUTE;
+
+/// While clocks don't agree, delivered blobs are remembered so much longer than `lookback`: for so
+/// long either may be wrong without a loss or a repeat.
+const DOUBT: i64 = DAY;
+
 /// Subscriptions are listed, and each is started, this often at most.
 pub const SUBSCRIPTION_PAUSE: i64 = 15 * MINUTE;
 
@@ -106,9 +113,9 @@ pub struct RunEnd {
     pub handed_over: Option<Vec<Waiting>>,
     /// Whether it had to stop between two pages of a window.
     pub cut: bool,
-    /// A time that has surely come. A wrong `Date` may have sent the position ahead; delivered
-    /// blobs are remembered all the same, so that listing can go back without repeating.
-    pub at_least: Timestamp,
+    /// The API's time, where this machine's clock says nearly the same; else one of them is wrong,
+    /// and should it be the API's, listing must be able to go back without repeating.
+    pub sure_now: Option<Timestamp>,
 }
 
 /// What is known of the time.
@@ -123,9 +130,15 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
-    /// Whether this machine's clock says nearly the same, or the API said the same in the last run.
+    /// The API's time, where this machine's clock says nearly the same.
+    #[must_use]
+    pub fn sure_now(&self) -> Option<Timestamp> {
+        (self.offset.abs() <= CLOCK_TOLERANCE).then_some(self.now)
+    }
+
+    /// Whether that is so, or the API said the same in the last run.
     fn is_confirmed(&self) -> bool {
-        self.offset.abs() <= 5 * MINUTE || self.change.abs() <= MINUTE
+        self.sure_now().is_some() || self.change.abs() <= MINUTE
     }
 }
 
@@ -211,14 +224,15 @@ impl Stream {
             self.position = self.position.min(now);
             return None;
         }
-        if !clock.is_confirmed() {
+        if !clock.is_confirmed() || (self.horizon > now && clock.sure_now().is_none()) {
             return None;
         }
         if self.horizon > now {
             // It was wrong for so long that what was delivered is forgotten: rather twice than not.
             self.horizon = now.plus(-lookback);
         }
-        self.position = self.position.min(self.horizon);
+        // Not out of the 7 days, though, which would be a gap.
+        self.position = self.position.min(self.horizon.max(now.plus(HOUR - RETENTION)));
         Some(back)
     }
 
@@ -290,7 +304,10 @@ impl Stream {
         }
         if run.listed_to.is_some() {
             // What was not looked for since the last listing may have become available late.
-            self.horizon = self.horizon.max(self.position.min(run.at_least).plus(-lookback));
+            let doubtful = || self.delivered.newest().map(|newest| newest.plus(-DOUBT));
+            let sure = run.sure_now.map(|now| self.position.min(now)).or_else(doubtful);
+            let horizon = sure.map_or(self.horizon, |sure| sure.plus(-lookback));
+            self.horizon = self.horizon.max(horizon);
         }
         self.delivered.forget_before(self.horizon);
     }
@@ -316,16 +333,21 @@ impl Stream {
     /// Moves the position to `to`. Gives what is skipped by that, if anything: from and to.
     ///
     /// Forward, nothing older is looked for any more. Back, all that became available since then
-    /// comes, whether it was delivered before or not.
-    pub fn reset(&mut self, to: Timestamp) -> Option<(Timestamp, Timestamp)> {
+    /// comes, whether it was delivered before or not. As far back as the API goes, it comes from
+    /// where that is when it is listed.
+    pub fn reset(&mut self, to: Timestamp, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let skipped = (to > self.position).then(|| (self.oldest(), to));
         if skipped.is_some() {
             self.waiting.retain(|blob| blob.created >= to);
         }
         self.handed_over.retain(|blob| blob.created < to);
         self.delivered.forget_since(to);
-        self.origin = self.origin.map(|_| Origin::Given);
-        (self.position, self.horizon) = (to, to);
+        let oldest = now.since(to) >= RETENTION - MINUTE;
+        let given = self.origin.map(|_| Origin::Given);
+        self.origin = if oldest { Some(Origin::Oldest) } else { given };
+        self.position = to;
+        // What becomes available late is looked for as before, unless it is to be skipped.
+        self.horizon = if skipped.is_some() { to } else { self.horizon.min(to) };
         self.window = LONGEST_WINDOW;
         self.last_lag = None;
         skipped
@@ -368,8 +390,8 @@ mod tests {
         Timestamp::from_unix(NOW - seconds_before_now)
     }
 
-    fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, at_least: Timestamp) -> RunEnd {
-        RunEnd { listed_to, left, handed_over: None, cut: false, at_least }
+    fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
+        RunEnd { listed_to, left, handed_over: None, cut: false, sure_now: Some(now) }
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {
@@ -490,7 +512,10 @@ mod tests {
         let early = at(30 * DAY);
         assert_eq!(stream.correct_clock(&reading(-30 * DAY, -30 * DAY, early), HOUR), None);
         assert_eq!(stream, before);
-        stream.correct_clock(&reading(0, -30 * DAY, early), HOUR);
+        assert_eq!(stream.correct_clock(&reading(0, -30 * DAY, early), HOUR), None, "nor twice");
+        assert_eq!(stream, before);
+        // This machine's clock says so as well.
+        stream.correct_clock(&reading(-30 * DAY, 0, early), HOUR);
         assert_eq!(stream.position, early.plus(-HOUR));
         let mut seconds = before;
         seconds.correct_clock(&reading(-9, -900, at(9)), HOUR);

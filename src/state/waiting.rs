@@ -69,10 +69,11 @@ impl Waiting {
         }
     }
 
-    /// Whether it is to be tried in a run at `now`: in each of ten runs, then every ten minutes.
+    /// Whether it is to be tried in a run at `now`: in each of ten runs, then every ten minutes, give
+    /// or take what a run lasts.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        let waited = |at: Timestamp| !(0..10 * MINUTE).contains(&now.since(at));
+        let waited = |at: Timestamp| !(0..10 * MINUTE - 30).contains(&now.since(at));
         self.failed_runs <= 10 || self.last_try.is_none_or(waited)
     }
 }
