@@ -350,16 +350,66 @@ fn a_pause_outlives_the_run_and_is_told() {
     site.simulator.fault(slow_down);
     site.publish(GENERAL, Duration::minutes(5), &["1"]);
     assert_eq!(site.poll().code, Some(1));
-    assert!(site.log().contains("asked to slow down for longer than this run"), "{}", site.log());
+    assert!(site.log().contains("the API asked to slow down, for 3"), "{}", site.log());
     site.simulator.clear_requests();
     assert_eq!(site.poll().code, Some(1));
     assert!(site.simulator.requests().is_empty());
-    // The run after the pause; the one in between learns of the time.
     let state = std::fs::read_to_string(site.path(crate::harness::STATE)).unwrap();
-    let paused = state.find("\"paused_until\":\"").unwrap() + 16;
-    let long_ago = format!("{}2001{}", &state[..paused], &state[paused + 4..]);
-    std::fs::write(site.path(crate::harness::STATE), long_ago).unwrap();
-    assert_eq!(site.poll_well().ids(), ["1"]);
+    let since = state.find("\"pause\":{\"since\":\"").unwrap() + 18;
+    let with_since = |year: &str| format!("{}{year}{}", &state[..since], &state[since + 4..]);
+    // Long over; or of a clock that was put right since, so that nobody knows.
+    for year in ["2001", "2999"] {
+        std::fs::write(site.path(crate::harness::STATE), with_since(year)).unwrap();
+        assert_eq!(site.poll_well().ids(), ["1"], "{year}");
+    }
+}
+
+#[test]
+fn a_pause_of_one_tenant_holds_up_no_other() {
+    let other = "a1b2c3d4-0000-4000-8000-00000000000b";
+    let site = Site::built(Simulator::builder().tenant(Tenant::new(other, CLIENT, SECRET)));
+    let auth = site.api_auth(TENANT, CLIENT, SECRET) + &site.api_auth(other, CLIENT, SECRET);
+    site.configure_with("<only_future_events>no</only_future_events>", &auth, &[GENERAL]);
+    site.publish(GENERAL, Duration::minutes(5), &["1"]);
+    let blob = Blob::new(site.now() - Duration::minutes(5), &[record("2")]);
+    site.simulator.publish(other, GENERAL, blob);
+    let slow_down = Fault::on(Call::Content).tenant(TENANT).respond(429, "");
+    site.simulator.fault(slow_down.header("Retry-After", "250"));
+    // A run of five minutes, less than PATIENCE: it does not wait for it.
+    let run = site.poll();
+    assert_eq!((run.code, run.ids()), (Some(1), vec!["2".to_owned()]));
+}
+
+#[test]
+fn a_waiting_blob_is_tried_once_a_run_whatever_the_answer() {
+    for (status, body) in [(403, r#"{"error":{"code":"AF429","message":"m"}}"#), (500, "")] {
+        let site = Site::new();
+        site.configure_one("");
+        let id = site.publish(GENERAL, Duration::minutes(5), &["1"]);
+        let fault = || Fault::on(Call::Fetch).content_id(&id);
+        site.simulator.fault(fault().respond(404, "why it waits"));
+        assert_eq!(site.poll().code, Some(1));
+        site.simulator.fault(fault().always().respond(status, body));
+        site.simulator.clear_requests();
+        assert_eq!(site.poll().code, Some(1));
+        assert_eq!(site.calls()["fetch"], 1, "{status}");
+    }
+}
+
+#[test]
+fn a_blob_that_waits_is_told_with_what_it_ran_into() {
+    let site = Site::new();
+    site.configure_one("");
+    let id = site.publish(GENERAL, Duration::minutes(5), &["1"]);
+    let fault = || Fault::on(Call::Fetch).content_id(&id).always().respond(404, "a gateway's");
+    site.simulator.fault(fault());
+    // Ten runs try it, the eleventh doesn't.
+    for _ in 0..12 {
+        assert_eq!(site.poll().code, Some(1));
+    }
+    let why = site.stream(GENERAL)["health"]["last_error"].clone();
+    let expected = format!("content {id} can't be fetched: HTTP 404 a gateway's - ");
+    assert!(why.as_str().unwrap().starts_with(&expected), "{why}");
 }
 
 #[test]

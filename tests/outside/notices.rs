@@ -291,11 +291,29 @@ fn reset_skips_and_says_so_or_brings_all_once_more() {
     let run = site.poll_well();
     assert_eq!((run.ids(), run.told().len()), (vec!["kept".to_owned(), "skipped".to_owned()], 0));
     assert_eq!(site.poll_well().text(), "");
+    // As far as the API goes is no gap.
+    assert_eq!(reset(&site, "7d").code, Some(0));
+    let run = site.poll_well();
+    assert_eq!((run.ids().len(), run.told().len()), (2, 0));
     for to in ["8d", "2999-01-01T00:00:00Z"] {
         let run = reset(&site, to);
         assert_eq!(run.code, Some(2));
         assert!(run.text().contains("is not within the 7 days"), "{}", run.text());
     }
+}
+
+#[test]
+fn reset_by_a_little_loses_nothing_that_becomes_available_late() {
+    let site = Site::new();
+    site.configure_one("");
+    let late = Blob::new(site.now() - Duration::minutes(30), &[record("late")]);
+    site.simulator.publish(TENANT, GENERAL, late.listable_at(site.now() + Duration::minutes(1)));
+    site.publish(GENERAL, Duration::minutes(20), &["known"]);
+    assert_eq!(site.poll_well().ids(), ["known"]);
+    assert_eq!(reset(&site, "10m").code, Some(0));
+    site.simulator.advance(Duration::minutes(2));
+    let run = site.poll_well();
+    assert_eq!((run.ids(), run.told().len()), (vec!["late".to_owned()], 0));
 }
 
 #[test]

@@ -347,6 +347,24 @@ fn a_damaged_state_is_never_a_new_beginning() {
 }
 
 #[test]
+fn a_state_that_cannot_be_replaced_brings_nothing_again_and_again() {
+    let site = Site::new();
+    site.publish(GENERAL, Duration::minutes(30), &["1"]);
+    site.poll_well();
+    site.poll_well();
+    fs::remove_file(site.path(STATE)).unwrap();
+    fs::create_dir(site.path(STATE)).unwrap();
+    site.publish(GENERAL, Duration::seconds(1), &["2"]);
+    for _ in 0..2 {
+        let run = site.poll();
+        assert_eq!((run.code, run.text().as_str()), (Some(1), ""));
+    }
+    assert!(site.log().contains("state.json is a folder: remove it"), "{}", site.log());
+    fs::remove_dir(site.path(STATE)).unwrap();
+    assert_eq!(site.poll_well().ids(), ["2"]);
+}
+
+#[test]
 fn a_previous_copy_forgets_no_stream() {
     // There is none of before the first poll: that would begin anew.
     let site = Site::from_now();
