@@ -5,6 +5,7 @@
 //! only they are parsed as XML.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use log::LevelFilter;
 use roxmltree::{Document, Node};
 
 use crate::cloud::{self, CLOUDS, Cloud};
-use crate::content::ContentType;
+use crate::content::{ContentType, excerpt};
 use crate::proxy::Proxy;
 use crate::secret::Secret;
 use crate::timestamp::{DAY, HOUR, MINUTE};
@@ -225,20 +226,22 @@ fn blocks(text: &str) -> Result<Vec<Range<usize>>, usize> {
             rest.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with([' ', '\t', '\r', '\n', '>', '/']))
         };
-        let tag_end = rest.find('>').map_or(text.len(), |end| at + end + 1);
+        let tag_end = || rest.find('>').map_or(text.len(), |end| at + end + 1);
         if rest.starts_with("<!--") {
             at = rest.find("-->").map_or(text.len(), |end| at + end + 3);
         } else if open.is_none() && is_tag(OPEN) {
-            if text.get(at..tag_end).is_some_and(|tag| tag.ends_with("/>")) {
-                blocks.push(at..tag_end);
+            let end = tag_end();
+            if text.get(at..end).is_some_and(|tag| tag.ends_with("/>")) {
+                blocks.push(at..end);
             } else {
                 open = Some(at);
             }
-            at = tag_end;
+            at = end;
         } else if let Some(start) = open.filter(|_| is_tag(CLOSE)) {
-            blocks.push(start..tag_end);
+            let end = tag_end();
+            blocks.push(start..end);
             open = None;
-            at = tag_end;
+            at = end;
         } else {
             at += 1;
         }
@@ -315,7 +318,8 @@ impl Reader<'_> {
                 let near = allowed.iter().find(|tag| alike(tag, name));
                 let hint = near.map_or(String::new(), |tag| format!(" did you mean <{tag}>?"));
                 let text = format!(
-                    "<{name}> is no option of <{parent}>;{hint} allowed: {}",
+                    "<{}> is no option of <{parent}>;{hint} allowed: {}",
+                    excerpt(name),
                     allowed.join(", ")
                 );
                 return self.fault(position(child), text);
@@ -353,7 +357,8 @@ impl Reader<'_> {
     fn warn_if_doubled(&mut self, tag: &str, value: &Value, doubled: bool) {
         if doubled {
             let (line, column) = value.position;
-            let shown = if is_secret(tag) { String::new() } else { format!(" ({})", value.text) };
+            let shown =
+                if is_secret(tag) { String::new() } else { format!(" ({})", excerpt(&value.text)) };
             self.warnings.push(format!(
                 "{}:{line}:{column}: <{tag}> is given more than once; the last one{shown} counts",
                 self.file
@@ -394,7 +399,7 @@ impl Reader<'_> {
         let text = if tag == "client_secret" || value.text.contains('@') {
             format!("<{tag}> has a wrong value; allowed: {}{why}", allowed(tag))
         } else {
-            format!("<{tag}> is \"{}\"; allowed: {}{why}", value.text, allowed(tag))
+            format!("<{tag}> is \"{}\"; allowed: {}{why}", excerpt(&value.text), allowed(tag))
         };
         self.fault(value.position, text)
     }
@@ -622,9 +627,14 @@ fn parse_origin(text: &str) -> Option<String> {
         Some(port) => port.parse::<u16>().is_ok_and(|port| port != 0),
         None => port.is_empty(),
     };
-    let address = host.parse::<std::net::IpAddr>();
-    let host_is_good = if authority.starts_with('[') { address.is_ok() } else { !host.is_empty() };
-    let loopback = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback());
+    let address = host.parse::<IpAddr>().ok();
+    let host_is_good = if authority.starts_with('[') {
+        address.is_some_and(|a| a.is_ipv6())
+    } else {
+        !host.is_empty() && !host.contains(['[', ']'])
+    };
+    let loopback =
+        host.eq_ignore_ascii_case("localhost") || address.is_some_and(|a| a.is_loopback());
     let scheme = scheme.to_ascii_lowercase();
     let scheme_is_good = scheme == "https" || (scheme == "http" && loopback);
     (scheme_is_good && port_is_good && host_is_good)
@@ -908,6 +918,9 @@ mod tests {
             "https://h:99999",
             "http://127.0.0.1.example",
             "https://[::1",
+            "https://[127.0.0.1]",
+            "https://a[b",
+            "https://a]:1",
             "h",
         ] {
             let error = with_auth(&format!("<login_url>{value}</login_url>")).unwrap_err();
@@ -920,6 +933,18 @@ mod tests {
             read(&twice).unwrap_err(),
             "f:10:3: <tenant_id> \"Contoso.example\" has an <api_auth> already, at line 2: every event would come twice; remove one"
         );
+    }
+
+    #[test]
+    fn values_are_quoted_briefly_and_on_one_line() {
+        let long = "1\n".repeat(2000);
+        let lines = format!("<ca_path>{long}</ca_path><ca_path>{long}</ca_path>");
+        let doubled = with(&lines).unwrap().warnings.remove(0);
+        let wrong = with(&format!("<interval>{long}</interval>")).unwrap_err();
+        let unknown = with(&format!("<{}/>", "x".repeat(4000))).unwrap_err();
+        for text in [doubled, wrong, unknown] {
+            assert!(text.len() < 900 && !text.contains('\n'), "{text}");
+        }
     }
 
     #[test]
@@ -956,6 +981,13 @@ mod tests {
         assert!(parse("f", &latin1).is_ok());
         latin1.splice(30..30, *b"\xe9");
         assert_eq!(parse("f", &latin1).unwrap_err().text, "this is not UTF-8");
+    }
+
+    #[test]
+    fn angle_brackets_without_number_cost_little() {
+        // Looking for the end of each as of a tag took minutes.
+        let text = "<".repeat(4 << 20);
+        assert_eq!(read(&text).unwrap_err(), "f: there is no <office365> block in it");
     }
 
     #[test]

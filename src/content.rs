@@ -4,7 +4,6 @@
 //! Source: "Office 365 Management Activity API reference" and its error table; where a status was
 //! only observed on the wire, the comment says so.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -106,8 +105,9 @@ struct ListingItem {
 /// # Errors
 /// The body is no listing; the text says in which way.
 pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
-    let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body))
-        .map_err(|error| format!("the answer is no list of content blobs ({error})"))?;
+    let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body)).map_err(|error| {
+        format!("the answer is no list of content blobs ({})", excerpt(&error.to_string()))
+    })?;
     // They are remembered, so they are bounded; the longest ones seen have 130 and 260 bytes.
     if items.iter().any(|item| item.content_id.len() > 1024 || item.content_uri.len() > 4096) {
         return Err("a content id or address on the list is too long".to_owned());
@@ -138,8 +138,9 @@ struct Subscription {
 /// # Errors
 /// The body is no list of subscriptions; the text says in which way.
 pub fn parse_subscriptions(body: &[u8]) -> Result<Vec<ContentType>, String> {
-    let items: Vec<Subscription> = serde_json::from_slice(without_bom(body))
-        .map_err(|error| format!("the answer is no list of subscriptions ({error})"))?;
+    let items: Vec<Subscription> = serde_json::from_slice(without_bom(body)).map_err(|error| {
+        format!("the answer is no list of subscriptions ({})", excerpt(&error.to_string()))
+    })?;
     Ok(items
         .iter()
         .filter(|item| item.status.as_deref().is_none_or(|s| s.eq_ignore_ascii_case("enabled")))
@@ -239,23 +240,25 @@ struct PlainMessage {
 /// How much of a foreign text goes into a message.
 const MOST_TEXT: usize = 500;
 
-/// The beginning of a foreign text on one line, for a message.
-#[must_use]
-pub fn excerpt(text: &str) -> String {
-    let mut line = String::new();
+/// The words of a foreign text, parted by single blanks.
+fn words(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
-        if word.is_empty() {
-            continue;
-        }
-        if !line.is_empty() {
+        if !word.is_empty() && !line.is_empty() {
             line.push(' ');
         }
         line.push_str(word);
-        if let Some((end, _)) = line.char_indices().nth(MOST_TEXT) {
-            line.truncate(end);
-            line.push('…');
-            break;
-        }
+    }
+    line
+}
+
+/// The beginning of a foreign text on one line, for a message.
+#[must_use]
+pub fn excerpt(text: &str) -> String {
+    let mut line = words(text);
+    if let Some((end, _)) = line.char_indices().nth(MOST_TEXT) {
+        line.truncate(end);
+        line.push('…');
     }
     line
 }
@@ -268,10 +271,11 @@ impl Hidden<'_> {
     /// The beginning of a foreign text on one line, without the secrets.
     #[must_use]
     pub fn excerpt(&self, text: &str) -> String {
-        let mut text = Cow::Borrowed(text);
-        for secret in self.0.iter().map(Secret::reveal).filter(|secret| !secret.is_empty()) {
-            if text.contains(secret) {
-                text = Cow::Owned(text.replace(secret, "(secret)"));
+        // Words first: a page may be wrapped at a blank of the secret.
+        let mut text = words(text);
+        for secret in self.0.iter().map(|secret| words(secret.reveal())) {
+            if !secret.is_empty() && text.contains(&secret) {
+                text = text.replace(&secret, "(secret)");
             }
         }
         excerpt(&text)
@@ -446,6 +450,24 @@ mod tests {
             (refusal.code.as_str(), refusal.message.as_str()),
             ("x (secret)", "you sent (secret)")
         );
+    }
+
+    #[test]
+    fn secrets_are_hidden_where_a_page_is_wrapped_inside_of_them() {
+        let secrets = [Secret::new("open  sesame now"), Secret::new(" \n")];
+        for page in ["<p>open  sesame now</p>", "<p>open\r\nsesame\0 now</p>"] {
+            assert_eq!(Hidden(&secrets).excerpt(page), "<p>(secret)</p>", "{page:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_quoted_briefly() {
+        let body = format!("[\"{}\"]", "x".repeat(1 << 20));
+        let listing = parse_listing(body.as_bytes()).map(drop);
+        let subscriptions = parse_subscriptions(body.as_bytes()).map(drop);
+        for why in [listing.unwrap_err(), subscriptions.unwrap_err()] {
+            assert!(why.contains("invalid type: string") && why.len() < 600, "{}", why.len());
+        }
     }
 
     #[test]

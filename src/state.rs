@@ -18,7 +18,7 @@ pub use self::stream::{
     Stream, Window, edge_margin,
 };
 pub use self::waiting::Waiting;
-use crate::content::ContentType;
+use crate::content::{ContentType, excerpt};
 use crate::health::{Health, is_due};
 use crate::notice::{Kind, Notice};
 use crate::timestamp::{DAY, Timestamp};
@@ -103,7 +103,7 @@ impl State {
     /// # Errors
     /// It is of an unknown version or damaged.
     pub fn parse(bytes: &[u8]) -> Result<Self, BadState> {
-        let damaged = |error: serde_json::Error| BadState::Damaged(error.to_string());
+        let damaged = |error: serde_json::Error| BadState::Damaged(excerpt(&error.to_string()));
         let VersionOnly { version } = serde_json::from_slice(bytes).map_err(damaged)?;
         if version != u64::from(VERSION) {
             return Err(BadState::Version(version));
@@ -275,6 +275,12 @@ mod tests {
         tenant.streams.insert(ContentType::Dlp, Stream::first(true, None, at(0)));
         whole.put_tenant("t", tenant, at(0));
         let whole = serde_json::to_value(&whole).unwrap();
+        let mut odd = whole.clone();
+        odd["tenants"]["t"]["streams"]["DLP.All"]["origin"] = "x\n".repeat(1000).into();
+        let odd = State::parse(odd.to_string().as_bytes());
+        assert!(
+            matches!(odd, Err(BadState::Damaged(why)) if why.len() < 600 && !why.contains('\n'))
+        );
         for member in [
             "position",
             "horizon",

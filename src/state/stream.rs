@@ -133,12 +133,12 @@ impl ClockReading {
     /// The API's time, where this machine's clock says nearly the same.
     #[must_use]
     pub fn sure_now(&self) -> Option<Timestamp> {
-        (self.offset.abs() <= CLOCK_TOLERANCE).then_some(self.now)
+        (self.offset.saturating_abs() <= CLOCK_TOLERANCE).then_some(self.now)
     }
 
     /// Whether that is so, or the API said the same in the last run.
     fn is_confirmed(&self) -> bool {
-        self.sure_now().is_some() || self.change.abs() <= MINUTE
+        self.sure_now().is_some() || self.change.saturating_abs() <= MINUTE
     }
 }
 
@@ -219,7 +219,7 @@ impl Stream {
             self.horizon = self.position;
             return None;
         }
-        let back = self.position.since(now).max(-clock.change);
+        let back = self.position.since(now).max(clock.change.saturating_neg());
         if back <= MINUTE {
             self.position = self.position.min(now);
             return None;
@@ -520,6 +520,17 @@ mod tests {
         let mut seconds = before;
         seconds.correct_clock(&reading(-9, -900, at(9)), HOUR);
         assert_eq!((seconds.position, seconds.horizon), (at(9), at(HOUR)));
+    }
+
+    #[test]
+    fn no_offset_that_a_state_may_hold_makes_the_arithmetic_overflow() {
+        for change in [i64::MIN, i64::MAX] {
+            let mut stream = Stream::first(true, None, at(DAY));
+            stream.finish(end(Some(at(60)), vec![], at(60)), HOUR);
+            let before = stream.position;
+            stream.correct_clock(&reading(change, -900, at(0)), HOUR);
+            assert_eq!(stream.position, before);
+        }
     }
 
     #[test]
