@@ -21,6 +21,10 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check
+	@if command -v c++ >/dev/null; then \
+		$(CARGO) clippy --locked --manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ_DIR) -- -D warnings; \
+	else echo "no C++ compiler, so nobody looks at tests/fuzz here"; fi
 
 # Fuzzes each target for FUZZ_SECONDS, with libFuzzer, which needs a C++ compiler. The flags are what
 # `cargo fuzz -s none` sets, for stable Rust; --target keeps them away from build scripts. Everything
