@@ -210,7 +210,7 @@ enum Fetched {
     Whole,
     /// The run ended inside it.
     Stopped,
-    /// The run was over before even what was known of it had come.
+    /// The run was over before it had got further than an earlier one.
     Late,
     /// It is not the blob that was begun: from its start, please.
     Restart,
@@ -418,18 +418,18 @@ impl Collector {
         let (mut index, mut late) = (0, false);
         let mut batch = Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id);
         let end = loop {
-            let stopped = self.stopped.load(Ordering::Relaxed);
-            // What an earlier run has written is passed over to its end, and then a little more: so
-            // that this one gets further.
-            late |= stopped && index < skip;
-            if stopped && (!late || fetch.queued.blob.written > skip) {
-                break if late { Fetched::Late } else { Fetched::Stopped };
+            if self.stopped.load(Ordering::Relaxed) && !late {
+                // One that has not got further than an earlier run goes on until it is broken off.
+                late = skip > 0 && fetch.queued.blob.written == skip;
+                if !late {
+                    break Fetched::Stopped;
+                }
             }
             let element = match records.next_element() {
                 Ok(Some(element)) => element,
                 Ok(None) if index < skip => return Fetched::Restart,
                 Ok(None) => break Fetched::Whole,
-                Err(_) if late && index < skip => return Fetched::Late,
+                Err(_) if late => break Fetched::Late,
                 Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
             };
             index += 1;
