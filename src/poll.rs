@@ -35,6 +35,7 @@ const LAST_WRITE: Duration = Duration::from_millis(300);
 /// # Errors
 /// There is no place for a log.
 pub fn run(options: &PollOptions, begun: Instant) -> Result<u8, Error> {
+    let signals = signals();
     let home = Home::open(&options.home)?;
     let log = logging::start_quiet(&home.log());
     if let Err(error) = &log {
@@ -42,7 +43,7 @@ pub fn run(options: &PollOptions, begun: Instant) -> Result<u8, Error> {
         log::error!("{} can't be written: {error}", home.log().display());
     }
     let look = options.dry_run || io::stdout().is_terminal();
-    let polled = signals().and_then(|signals| poll(options, &home, look, signals, begun));
+    let polled = signals.and_then(|signals| poll(options, &home, look, signals, begun));
     let code = polled.unwrap_or_else(|error| ended_badly(&home, &error, look));
     log::logger().flush();
     // The events mattered more than a log; but an administrator should hear of it.
