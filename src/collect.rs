@@ -134,7 +134,8 @@ impl Collection {
         let tenants =
             tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
         let room = MOST_NOTICES.saturating_sub(state.notices.len());
-        let shared = Shared::new(tenants, &state.turns, config.max_connections, room);
+        let mut shared = Shared::new(tenants, &state.turns, config.max_connections, room);
+        shared.part_twins();
         Self(Arc::new(Collector {
             run: RunContext {
                 clock: Arc::clone(&api.clock),
@@ -362,16 +363,21 @@ impl Collector {
         let result = credentials.map_err(Trouble::refused).and_then(|credentials| {
             let grant = self.api.sign_in(&config, &credentials)?;
             let access = Access::new(&config, grant.token.clone(), grant.claims.tid.as_deref())?;
-            match self.lock().twin(t, &access.guid) {
-                None => Ok((grant, access)),
-                Some(twin) => Err(Trouble::refused(format!(
-                    "it is the same tenant as {twin}: every event would come twice; remove one of \
-                     the two api_auth blocks"
-                ))),
-            }
+            Ok((grant, access))
         });
-        self.with_tenant(t, result, |tenant, result, now| match result {
-            Ok((grant, access)) => {
+        let now = self.clock().now();
+        let mut shared = self.lock();
+        let twin = result.as_ref().ok().and_then(|(_, access)| shared.twin(t, &access.guid));
+        let broken_off = result.is_err() && shared.halt == Some(Halt::Terminated);
+        let Some(tenant) = shared.tenants.get_mut(t) else {
+            return;
+        };
+        tenant.step_ended();
+        match (result, twin) {
+            (Err(_), _) if broken_off => {}
+            (Err(trouble), _) => tenant.sign_in_failed(trouble),
+            (Ok(_), Some(twin)) => tenant.sign_in_failed(same_as(&twin)),
+            (Ok((grant, access)), None) => {
                 // It may have been configured by its GUID before.
                 if tenant.state.guid.is_none()
                     && let Some(known) = self.state.same_tenant(&access.guid, tenant.name())
@@ -385,8 +391,7 @@ impl Collector {
                 };
                 tenant.signed_in(access, kept, &grant.claims, grant.lifetime);
             }
-            Err(trouble) => tenant.sign_in_failed(trouble),
-        });
+        }
     }
 
     fn list(&self, t: usize, page: ListPage) {
@@ -419,8 +424,10 @@ impl Collector {
         let mut batch = Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id);
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) && !late {
-                // One that has not got further than an earlier run goes on until it is broken off.
-                late = skip > 0 && fetch.queued.blob.written == skip;
+                // In time's last seconds, one that has not got further than an earlier run goes on
+                // until it is broken off.
+                let begun = skip > 0 && fetch.queued.blob.written == skip;
+                late = begun && Instant::now() >= self.deadline;
                 if !late {
                     break Fetched::Stopped;
                 }
@@ -443,7 +450,12 @@ impl Collector {
             }
         };
         batch.end();
-        if self.write(&mut batch, fetch) { end } else { Fetched::Stopped }
+        let written = self.write(&mut batch, fetch);
+        match end {
+            Fetched::Late if fetch.queued.blob.written > skip => Fetched::Stopped,
+            end if written => end,
+            _ => Fetched::Stopped,
+        }
     }
 
     fn split_trouble(&self, error: SplitError, access: &Access) -> Trouble {
@@ -479,8 +491,9 @@ impl Collector {
             Ok(Written::Full) => Halt::Output,
             Err(error) => Halt::WriteFailed(error.to_string()),
         };
-        drop(turn);
+        // Before anybody else may write, or end the run.
         self.stop(&mut self.lock(), why);
+        drop(turn);
         false
     }
 
@@ -540,7 +553,7 @@ impl Collector {
         let gone = match trouble.reaction {
             Reaction::Expired => true,
             Reaction::Missing => queued.blob.missing,
-            _ => now > queued.blob.expires,
+            _ => self.clock().seen() && now > queued.blob.expires,
         };
         // What can't be told yet keeps waiting.
         let gone = gone && shared.room_for_notices > 0;
@@ -584,7 +597,8 @@ impl Collector {
             report.failed |= failed;
             for mut stream in std::mem::take(&mut tenant.streams) {
                 let outcome = stream.finish(clock, &self.run);
-                let judged = !failed && (report.halt.is_none() || stream.served);
+                let served = report.halt.is_none() || stream.served;
+                let judged = !failed && served && clock.is_some();
                 if let Some(lag) = judged.then(|| stream.state.behind(now)).flatten() {
                     report.notices.push(stream.notice(Kind::Behind, behind(lag)));
                 }
@@ -624,6 +638,14 @@ impl Collector {
         report.notices.extend(notices);
         report
     }
+}
+
+/// What a tenant is told that another one is, too.
+fn same_as(twin: &str) -> Trouble {
+    Trouble::refused(format!(
+        "it is the same tenant as {twin}: every event would come twice; remove one of the two \
+         api_auth blocks"
+    ))
 }
 
 /// What is told of a stream that falls behind.

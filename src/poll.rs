@@ -4,7 +4,7 @@ mod frame;
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGTERM, SIGXFSZ};
@@ -54,7 +54,7 @@ fn poll(
     options: &PollOptions,
     home: &Home,
     look: bool,
-    signals: Signals,
+    end: EarlyEnd,
     begun: Instant,
 ) -> Result<u8, Error> {
     let config = read_config(options, home)?;
@@ -76,7 +76,8 @@ fn poll(
         return Ok(0);
     };
     let loaded = folder.load_state()?;
-    let mut frame = Frame::open(home, folder, lock, loaded, look)?;
+    let mut frame =
+        Frame::open(home, folder, lock, loaded, Some(config.max_output).filter(|_| !look))?;
     let own_roots = match &config.ca_path {
         None => Vec::new(),
         Some(path) => read_bundle(&home.resolve(path)).map_err(|why| {
@@ -101,7 +102,8 @@ fn poll(
         hand_over: frame.hand_over,
         begun,
     });
-    collection.run(signals);
+    end.at_once.store(false, Ordering::Relaxed);
+    collection.run(end.signals);
     let turn = output.last_turn(LAST_WRITE).map_err(write_failed)?;
     let report = collection.finish();
     if let Some(Halt::WriteFailed(why)) = &report.halt {
@@ -123,12 +125,22 @@ fn poll(
     Ok(code)
 }
 
-/// What ends a run early. From here on SIGTERM no longer kills: whoever asks gets it, even later.
-fn signals() -> Result<Signals, Error> {
+/// SIGTERM, which is no death by a signal from here on.
+struct EarlyEnd {
+    signals: Signals,
+    /// As long as nothing was written it ends the process where it is.
+    at_once: Arc<AtomicBool>,
+}
+
+/// What ends a run early.
+fn signals() -> Result<EarlyEnd, Error> {
     let fault = |error| Error::Run(format!("signals can't be handled: {error}"));
+    let at_once = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, Arc::clone(&at_once))
+        .map_err(fault)?;
     // A file that grows beyond a limit is to be an error of the write, not death.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(fault)?;
-    Signals::new([SIGTERM]).map_err(fault)
+    Ok(EarlyEnd { signals: Signals::new([SIGTERM]).map_err(fault)?, at_once })
 }
 
 /// Takes note of a wrong command line: in the log where it is a poll's, and stderr may be Wazuh's
@@ -172,7 +184,7 @@ fn tell_misconfiguration(home: &Home, text: &str) -> Result<(), Error> {
         folder = folder.stand_in();
         folder.load_state().unwrap_or_default()
     });
-    let mut frame = Frame::open(home, folder, lock, loaded, false)?;
+    let mut frame = Frame::open(home, folder, lock, loaded, Some(0))?;
     let now = local_now().plus(frame.loaded.state.clock_offset);
     frame.loaded.state.tell_configuration("", text, now);
     if frame.loaded.state.notices.is_empty() {
@@ -212,7 +224,8 @@ fn start_tenants(
             kept.streams.entry(*content_type).or_insert_with(|| {
                 has_new_stream = true;
                 let bookmark = home.native_bookmark(&tenant.tenant_id, *content_type);
-                let start = bookmark.or(loaded.lost_since.filter(|_| config.only_future_events));
+                let lost_since = loaded.state.lost_since.filter(|_| config.only_future_events);
+                let start = bookmark.or(lost_since);
                 let stream = Stream::first(config.only_future_events, start, now);
                 log::info!(
                     "{} {content_type}: first run, starting at {}",

@@ -33,7 +33,7 @@ const FORGET_TENANT: i64 = 30 * DAY;
 pub const MOST_NOTICES: usize = 1000;
 
 /// So many texts of `configuration` notices are remembered.
-const MOST_TOLD: usize = 100;
+const MOST_TOLD: usize = 1000;
 
 /// The whole state of one HOME.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,10 @@ pub struct State {
     pub interval: i64,
     /// Where a run that had to stop left off, so that the next one goes on behind it.
     pub turns: Turns,
+    /// Set from when a newer state was lost to the end of the next poll: a stream that is not known
+    /// here has begun since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_since: Option<Timestamp>,
     /// What the last run under a modulesd handed over.
     pub handover: Handover,
     /// Notices to be written: they did not fit into a run's output, or were lost with one.
@@ -65,6 +69,7 @@ impl Default for State {
             last_poll: None,
             interval: 0,
             turns: Turns::default(),
+            lost_since: None,
             handover: Handover::default(),
             notices: Vec::new(),
             configuration_told: BTreeMap::new(),
@@ -117,6 +122,7 @@ impl State {
         self.clock_offset = clock_offset;
         self.interval = interval;
         self.turns = turns;
+        self.lost_since = None;
         let forget = |at: Timestamp| now.since(at) > FORGET_TENANT;
         self.tenants.retain(|_, tenant| !tenant.configured_at.is_some_and(forget));
     }

@@ -267,12 +267,12 @@ impl Folder {
         let damage = match read_state(&newest) {
             Ok(Some(state)) => {
                 let keep_previous = state.last_poll.is_none();
-                return Ok(Loaded { state, keep_previous, lost_since: None });
+                return Ok(Loaded { state, keep_previous });
             }
-            Ok(None) if !previous.exists() => {
-                return Ok(Loaded::default());
-            }
-            Ok(None) => format!("{} is missing", newest.display()),
+            Ok(None) => match read_state(&previous) {
+                Ok(None) => return Ok(Loaded::default()),
+                _ => format!("{} is missing", newest.display()),
+            },
             Err(Unreadable::Version(version)) => {
                 return Err(Error::Setup(format!(
                     "{} is of version {version}, which this release doesn't know: install the \
@@ -284,12 +284,12 @@ impl Folder {
             Err(Unreadable::Damage(why)) => format!("{} can't be used: {why}", newest.display()),
         };
         match read_state(&previous) {
-            Ok(Some(state)) => {
+            Ok(Some(mut state)) => {
                 log::warn!(
                     "{damage}; its previous copy is used, so the last run's events come once more"
                 );
-                let lost_since = state.last_poll;
-                Ok(Loaded { state, keep_previous: true, lost_since })
+                state.lost_since = state.last_poll;
+                Ok(Loaded { state, keep_previous: true })
             }
             other => {
                 let why = match other {
@@ -321,12 +321,12 @@ impl Folder {
         })
     }
 
-    /// Room for the state after one more run: by then some 10,000 blobs more may wait or be handed
-    /// over, of half a kilobyte each, and what a run delivers is remembered with 15 bytes a blob.
+    /// Room for the state after one more run: some 10,000 blobs more may wait, of half a kilobyte
+    /// each; those that it writes, `output` bytes of a kilobyte and more each, are handed over.
     #[must_use]
-    pub fn state_room(&self) -> u64 {
+    pub fn state_room(&self, output: u64) -> u64 {
         let size = fs::metadata(self.path.join(self.state)).map_or(0, |meta| meta.len());
-        size.saturating_add(size / 4).saturating_add(8 << 20)
+        size.saturating_add(size / 4).saturating_add(output / 2).saturating_add(6 << 20)
     }
 
     /// Replaces the state, keeping the one it replaces as the previous copy unless `keep_previous`.
@@ -400,9 +400,6 @@ pub struct Loaded {
     /// Whether the newest file may not become the previous copy: it is damaged, or no poll has ever
     /// ended with it, so that falling back to it would forget every stream.
     pub keep_previous: bool,
-    /// Where this is the previous copy, because the newest could not be used: when that was saved. A
-    /// stream that it lacks has begun since then.
-    pub lost_since: Option<Timestamp>,
 }
 
 enum Unreadable {
@@ -464,5 +461,12 @@ impl Replacement {
     fn commit(self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.target)?;
         File::open(&self.folder)?.sync_all()
+    }
+}
+
+impl Drop for Replacement {
+    /// One that came to nothing leaves nothing; one that was renamed is no longer there.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
     }
 }

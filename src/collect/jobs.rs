@@ -1,5 +1,6 @@
 //! Which job comes next: the order between steps and fetches, tenants and streams.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -117,6 +118,23 @@ impl Shared {
             finished: false,
             halt: None,
             room_for_notices,
+        }
+    }
+
+    /// Parts tenants that are the same by tokens of an earlier run: the first one stays.
+    pub(super) fn part_twins(&mut self) {
+        let mut known: HashMap<String, String> = HashMap::new();
+        for tenant in &mut self.tenants {
+            let Some(access) = tenant.access.clone() else {
+                continue;
+            };
+            match known.get(&access.guid.to_ascii_lowercase()) {
+                Some(twin) => tenant.is_twin_of(twin),
+                None => {
+                    let name = tenant.config.tenant_id.clone();
+                    known.insert(access.guid.to_ascii_lowercase(), name);
+                }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::same_as;
 use super::stream::{Queued, StreamRun, Tries, Walk};
 use crate::api::{Access, Started, Trouble};
 use crate::auth::{Claims, Credentials, RENEW_BEFORE};
@@ -397,6 +398,12 @@ impl TenantRun {
         self.signed_in = true;
         self.has_worked = true;
         self.step_went_well();
+    }
+
+    /// Another tenant is the same: this one is not collected.
+    pub(super) fn is_twin_of(&mut self, twin: &str) {
+        (self.access, self.kept) = (None, None);
+        self.sign_in_failed(same_as(twin));
     }
 
     fn step_went_well(&mut self) {

@@ -50,7 +50,7 @@ pub(super) fn lock(folder: &Folder, run_timeout: u64) -> Result<Option<Lock>, Er
 
 impl Frame {
     /// Takes in what our parent means for what the last run handed over, and shows that the state
-    /// can be saved. `look`: nothing is to be saved.
+    /// can be saved. `output`: how much may be written; none where nothing is to be saved.
     ///
     /// # Errors
     /// All output would be lost, or would come again and again: nothing may be fetched.
@@ -59,11 +59,11 @@ impl Frame {
         folder: Folder,
         lock: Lock,
         mut loaded: Loaded,
-        look: bool,
+        output: Option<u64>,
     ) -> Result<Self, Error> {
-        let hand_over = !look && hand_over(home, &folder, &mut loaded)?;
-        let prepare = || folder.prepare_save(folder.state_room()).map_err(cannot_save);
-        let prepared = if look { None } else { Some(prepare()?) };
+        let hand_over = output.is_some() && hand_over(home, &folder, &mut loaded)?;
+        let prepare = |output| folder.prepare_save(folder.state_room(output)).map_err(cannot_save);
+        let prepared = output.map(prepare).transpose()?;
         Ok(Self { folder, loaded, hand_over, prepared, _lock: lock })
     }
 
@@ -108,7 +108,7 @@ fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, 
         )
     })?;
     if changed {
-        let prepared = folder.prepare_save(folder.state_room()).map_err(cannot_save)?;
+        let prepared = folder.prepare_save(folder.state_room(0)).map_err(cannot_save)?;
         let saved = folder.save_state(prepared, &loaded.state, loaded.keep_previous);
         saved.map_err(cannot_save)?;
         loaded.keep_previous = loaded.state.last_poll.is_none();

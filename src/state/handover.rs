@@ -50,8 +50,9 @@ pub struct Handover {
 pub struct DeadQueue;
 
 impl State {
-    /// Begins a run under `modulesd`, whose `queue` is now as given (none where it is missing, which
-    /// is no verdict): what the last one handed over is proven drained, or is to be written again.
+    /// Begins a run under `modulesd`, whose `queue` is now as given: what the last one handed over is
+    /// proven drained, or is to be written again. A queue that has gone missing is no verdict: the
+    /// one goes on waiting for its proof.
     /// True where that changes the state, so that it must be saved before anything is written.
     ///
     /// A run under any other parent must not call this: it neither proves nor repeats.
@@ -65,10 +66,10 @@ impl State {
     ) -> Result<bool, DeadQueue> {
         let handover = &mut self.handover;
         if handover.modulesd.as_ref() == Some(modulesd) {
-            if let (Some(known), Some(now)) = (handover.queue, queue)
-                && known != now
-            {
-                return Err(DeadQueue);
+            match (handover.queue, queue) {
+                (Some(known), Some(now)) if known != now => return Err(DeadQueue),
+                (Some(_), None) => return Ok(false),
+                _ => {}
             }
             let mut changed = !handover.notices.is_empty();
             handover.notices.clear();
@@ -150,7 +151,10 @@ mod tests {
     #[test]
     fn the_next_run_under_the_same_parent_proves_it_drained() {
         let mut state = handed_over();
-        assert_eq!(state.begin_run(&modulesd(1), None), Ok(true), "a missing socket says nothing");
+        let before = state.clone();
+        assert_eq!(state.begin_run(&modulesd(1), None), Ok(false), "no verdict");
+        assert_eq!(state, before);
+        assert_eq!(state.begin_run(&modulesd(1), QUEUE), Ok(true));
         assert_eq!(waiting(&state), [("part", 50), ("other", 0)]);
         assert!(state.handover.notices.is_empty() && state.notices.is_empty());
         // Now it needs no repeating, whatever comes.

@@ -1,6 +1,8 @@
 //! What is remembered of a stream, and the reasoning on it: which window to list next, what a
 //! finished run means for the position.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Delivered, Waiting};
@@ -76,7 +78,8 @@ pub struct Stream {
     /// Since when the API has said that it has no subscription for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribed_since: Option<Timestamp>,
-    /// Blobs of which the last run under a modulesd has written something, as they were before.
+    /// Blobs of which runs under a modulesd have written something that nothing has proven to be
+    /// sent, as they were before.
     pub handed_over: Vec<Waiting>,
     /// How it fares: a success is a listing to its end with no blob left that fails.
     pub health: Health,
@@ -299,9 +302,10 @@ impl Stream {
         let window = if overfull { self.window / 2 } else { self.window.saturating_mul(2) };
         self.window = window.clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
         self.waiting = left;
-        if let Some(handed_over) = run.handed_over {
-            self.handed_over = handed_over;
-        }
+        // What an earlier run handed over is still here where nothing has proven it.
+        let known: HashSet<String> = self.handed_over.iter().map(|blob| blob.id.clone()).collect();
+        let handed_over = run.handed_over.into_iter().flatten();
+        self.handed_over.extend(handed_over.filter(|blob| !known.contains(&blob.id)));
         if run.listed_to.is_some() {
             // What was not looked for since the last listing may have become available late.
             let doubtful = || self.delivered.newest().map(|newest| newest.plus(-DOUBT));
@@ -339,9 +343,12 @@ impl Stream {
         let skipped = (to > self.position).then(|| (self.oldest(), to));
         if skipped.is_some() {
             self.waiting.retain(|blob| blob.created >= to);
+        } else {
+            // Listing finds these again, from their start.
+            self.waiting.retain(|blob| blob.created < to);
+            self.handed_over.retain(|blob| blob.created < to);
+            self.delivered.forget_since(to);
         }
-        self.handed_over.retain(|blob| blob.created < to);
-        self.delivered.forget_since(to);
         let oldest = now.since(to) >= RETENTION - MINUTE;
         let given = self.origin.map(|_| Origin::Given);
         self.origin = if oldest { Some(Origin::Oldest) } else { given };

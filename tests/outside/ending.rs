@@ -14,8 +14,13 @@ fn terminated(site: &Site, hangs: impl Fn(&Request) -> bool) -> Run {
     let running = site.host().begin(&site.command(), Options::default());
     let came = site.simulator.wait_for(PATIENCE, |requests| requests.iter().any(&hangs));
     assert!(came, "{}", site.log());
+    let begun = std::time::Instant::now();
     running.terminate();
-    running.end()
+    let run = running.end();
+    // A second by the contract; so much more only for a machine that stands still. What is in
+    // flight at the end of a run's time has twice as long.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    run
 }
 
 #[test]

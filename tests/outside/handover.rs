@@ -135,13 +135,17 @@ fn a_queue_that_was_made_anew_under_the_daemon_stops_everything_until_wazuh_is_r
     assert!(site.simulator.requests().is_empty());
     assert!(site.log().contains("ERROR: restart Wazuh ("), "{}", site.log());
     assert_eq!(handed_over(&site), 1, "it proves nothing");
-    // One that is missing is no verdict.
+    // One that is missing is no verdict: it goes on, and nothing is proven.
     drop(queue);
     let run = site.poll_well();
     assert_eq!(run.ids(), ["2"]);
+    assert_eq!(handed_over(&site), 2);
     site.restart_wazuh();
     let _queue = Queue::bind(&site.path(""));
-    assert_eq!(site.poll_well().ids(), ["2"]);
+    assert_eq!(site.poll_well().ids(), ["1", "2"]);
+    assert_eq!(site.poll_well().text(), "");
+    site.restart_wazuh();
+    assert_eq!(site.poll_well().text(), "");
 }
 
 #[test]
