@@ -573,6 +573,27 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_back_brings_all_from_its_start_and_one_forward_forgets_nothing() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        stream.finish(end(Some(at(0)), vec![], at(0)), HOUR);
+        stream.delivered.insert(1, at(100));
+        let begun = Waiting { written: 50, ..waiting("begun", at(200)) };
+        stream.waiting = vec![begun.clone(), waiting("old", at(DAY))];
+        stream.handed_over = vec![waiting("begun", at(200))];
+        assert_eq!(stream.reset(at(300), at(0)), None);
+        let left: Vec<_> = stream.waiting.iter().map(|blob| blob.id.as_str()).collect();
+        assert_eq!((left, stream.handed_over.len()), (vec!["old"], 0), "the other is listed again");
+        assert!(!stream.delivered.contains(1));
+        assert_eq!((stream.position, stream.horizon), (at(300), at(HOUR)));
+
+        stream.delivered.insert(1, at(100));
+        stream.handed_over = vec![begun];
+        assert_eq!(stream.reset(at(150), at(0)), Some((at(DAY), at(150))));
+        assert!(stream.waiting.is_empty() && stream.delivered.contains(1));
+        assert_eq!((stream.handed_over.len(), stream.horizon), (1, at(150)));
+    }
+
+    #[test]
     fn waiting_blobs_are_tried_in_ten_runs_and_then_every_ten_minutes() {
         let mut blob = waiting("a", at(0));
         blob.failed_runs = 10;
