@@ -528,12 +528,13 @@ impl Collector {
                 if let (Fetched::Late, Some(Halt::Time)) = (&fetched, &shared.halt)
                     && let Some(stream) = shared.stream_mut((t, s))
                 {
-                    stream.failed.get_or_insert(Failure::of(format!(
+                    let why = Failure::of(format!(
                         "content {} is so large, or comes so slowly, that a run has hardly time to \
                          get to where the last one stopped: raise run_timeout, and <timeout> of the \
                          wodle block with it, or lower max_connections if the line is busy",
                         excerpt(&queued.blob.id)
-                    )));
+                    ));
+                    return stream.park(queued.blob, now, why);
                 }
                 if let Fetched::Restart = fetched {
                     log::warn!(

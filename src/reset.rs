@@ -67,15 +67,17 @@ fn reset(state: &mut State, options: &ResetOptions) -> Result<String, Error> {
     let Some(stream) = tenant.and_then(|tenant| tenant.streams.get_mut(&name)) else {
         return Err(Error::Usage(unknown));
     };
-    let was = stream.position;
+    let (was, horizon) = (stream.position, stream.horizon);
     let Some((from, to)) = stream.reset(to, now) else {
         return Ok(format!(
             "{tenant_id} {name}: moved back from {was} to {to}; the next polls bring everything \
              since then once more"
         ));
     };
-    let text =
-        format!("skipped by wodle-office365 reset: what became available from {from} to {to}");
+    let text = format!(
+        "skipped by wodle-office365 reset: what became available from {from} to {to}, and what \
+         becomes available late of the time since {horizon}"
+    );
     let gap = Notice::new(Kind::Gap, &tenant_id, Some(name), text).window(from, to);
     stream.gap(gap.clone(), now);
     state.notices.push(gap);

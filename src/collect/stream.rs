@@ -441,8 +441,7 @@ impl StreamRun {
 
     /// Puts a blob aside that failed in this run.
     pub(super) fn park(&mut self, mut blob: Waiting, now: Timestamp, why: Failure) {
-        blob.failed_runs = blob.failed_runs.saturating_add(1);
-        blob.last_try = Some(now);
+        blob.fail(now);
         self.parked.push(blob);
         self.failed_in_a_row += usize::from(self.parked.len() > MOST_WAITING);
         self.failed.get_or_insert(why);
@@ -466,9 +465,19 @@ impl StreamRun {
         let mut left = std::mem::take(&mut self.parked);
         let failing = queued.iter().filter(fails).count()
             + left.iter().filter(|blob| blob.failed_runs > 0).count();
-        left.extend(queued.into_iter().map(|queued| queued.blob));
-        // Those of workers that never came back.
-        left.extend(self.fetching.drain().map(|(_, blob)| blob));
+        // What hung until the end, and what a worker never came back with, has failed: in the next run
+        // it gets no more than its share of the connections.
+        let now = run.clock.now();
+        for Queued { mut blob, tries, .. } in queued {
+            if tries.made > 0 {
+                blob.fail(now);
+            }
+            left.push(blob);
+        }
+        for (_, mut blob) in self.fetching.drain() {
+            blob.fail(now);
+            left.push(blob);
+        }
         let handed_over = run.hand_over.then(|| self.handed_over.drain().map(|(_, b)| b).collect());
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
         let sure_now = clock.and_then(|clock| clock.sure_now());

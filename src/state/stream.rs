@@ -26,6 +26,9 @@ const SHORTEST_WINDOW: i64 = 5 * MINUTE;
 /// Blobs that wait in a stream at most; what is beyond them is found again by listing.
 pub const MOST_WAITING: usize = 1000;
 
+/// In more runs than these the API is believed against this machine's clock.
+const MOST_AHEAD: u32 = 10;
+
 /// Clocks that are further apart don't agree, in seconds.
 pub const CLOCK_TOLERANCE: i64 = 5 * MINUTE;
 
@@ -78,6 +81,10 @@ pub struct Stream {
     /// Since when the API has said that it has no subscription for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribed_since: Option<Timestamp>,
+    /// Since when the API has said, against this machine's clock, that it is earlier than all that is
+    /// known of the stream, and in how many runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<(Timestamp, u32)>,
     /// Blobs of which runs under a modulesd have written something that nothing has proven to be
     /// sent, as they were before.
     pub handed_over: Vec<Waiting>,
@@ -180,6 +187,7 @@ impl Stream {
             start_requested: None,
             start_error: None,
             unsubscribed_since: None,
+            ahead: None,
             handed_over: Vec::new(),
             health: Health::default(),
             last_lag: None,
@@ -225,15 +233,23 @@ impl Stream {
         let back = self.position.since(now).max(clock.change.saturating_neg());
         if back <= MINUTE {
             self.position = self.position.min(now);
+            self.ahead = None;
             return None;
         }
-        if !clock.is_confirmed() || (self.horizon > now && clock.sure_now().is_none()) {
+        if !clock.is_confirmed() {
             return None;
         }
         if self.horizon > now {
             // It was wrong for so long that what was delivered is forgotten: rather twice than not.
-            self.horizon = now.plus(-lookback);
+            // Where this machine's clock doesn't say so as well, only if the API goes on saying it.
+            let (since, runs) = self.ahead.unwrap_or((now, 0));
+            if clock.sure_now().is_none() && runs < MOST_AHEAD {
+                self.ahead = Some((since, runs + 1));
+                return None;
+            }
+            self.horizon = since.min(now).plus(-lookback);
         }
+        self.ahead = None;
         // Not out of the 7 days, though, which would be a gap.
         self.position = self.position.min(self.horizon.max(now.plus(HOUR - RETENTION)));
         Some(back)
@@ -520,11 +536,18 @@ mod tests {
         assert_eq!(stream.correct_clock(&reading(-30 * DAY, -30 * DAY, early), HOUR), None);
         assert_eq!(stream, before);
         assert_eq!(stream.correct_clock(&reading(0, -30 * DAY, early), HOUR), None, "nor twice");
-        assert_eq!(stream, before);
+        assert_eq!(stream.position, before.position);
         // This machine's clock says so as well.
         stream.correct_clock(&reading(-30 * DAY, 0, early), HOUR);
         assert_eq!(stream.position, early.plus(-HOUR));
-        let mut seconds = before;
+        // Or it goes on saying it.
+        let mut stubborn = before.clone();
+        for _ in 0..MOST_AHEAD {
+            assert_eq!(stubborn.correct_clock(&reading(0, -30 * DAY, early), HOUR), None);
+        }
+        stubborn.correct_clock(&reading(0, -30 * DAY, early.plus(600)), HOUR);
+        assert_eq!(stubborn.position, early.plus(-HOUR), "from when it began to");
+        let mut seconds = before.clone();
         seconds.correct_clock(&reading(-9, -900, at(9)), HOUR);
         assert_eq!((seconds.position, seconds.horizon), (at(9), at(HOUR)));
     }

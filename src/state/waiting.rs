@@ -69,6 +69,12 @@ impl Waiting {
         }
     }
 
+    /// A run has tried it in vain.
+    pub fn fail(&mut self, now: Timestamp) {
+        self.failed_runs = self.failed_runs.saturating_add(1);
+        self.last_try = Some(now);
+    }
+
     /// Whether it is to be tried in a run at `now`: in each of ten runs, then every ten minutes, give
     /// or take what a run lasts.
     #[must_use]

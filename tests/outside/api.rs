@@ -471,6 +471,19 @@ fn blobs_that_hang_hold_up_no_new_one() {
 }
 
 #[test]
+fn blobs_that_hang_from_the_first_hold_up_new_ones_for_one_run_only() {
+    let site = Site::new();
+    site.configure_one("<run_timeout>10s</run_timeout><max_connections>2</max_connections>");
+    for n in 0..2 {
+        let id = site.publish(GENERAL, Duration::minutes(30 - n), &[&format!("hangs {n}")]);
+        site.simulator.fault(Fault::on(Call::Fetch).content_id(&id).always().hang());
+    }
+    assert_eq!(site.poll().code, Some(1));
+    site.publish(GENERAL, Duration::seconds(1), &["new"]);
+    assert_eq!(site.poll().ids(), ["new"], "{}", site.log());
+}
+
+#[test]
 fn a_stream_whose_listing_hangs_holds_up_no_other() {
     let site = Site::new();
     let options = "<run_timeout>10s</run_timeout><only_future_events>no</only_future_events>";
