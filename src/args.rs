@@ -131,6 +131,8 @@ pub struct Misuse {
     /// Wazuh's folder, as far as it was named, where the fault is one of `poll`, which must be
     /// silent on a pipe; none for what is no command at all.
     pub home: Option<PathBuf>,
+    /// Whether nothing was to be saved.
+    pub dry_run: bool,
 }
 
 /// The arguments as they come, before it is known which command they are for.
@@ -164,10 +166,15 @@ where
         content_type: None,
         to: None,
     };
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    // Wherever it stands, also behind what is wrong.
+    let has = |word: &str| args.iter().any(|arg| arg == word);
+    let (other_command, dry_run) = (has("reset"), has("--dry-run"));
     let parsed = read(lexopt::Parser::from_args(args), &mut raw);
     let is_poll = raw.command.as_deref().is_none_or(|command| command == "poll");
-    let home = is_poll.then(|| raw.home.clone());
-    let misuse = |error: lexopt::Error| Misuse { error: Error::Usage(error.to_string()), home };
+    let home = (is_poll && !other_command).then(|| raw.home.clone());
+    let misuse =
+        |error: lexopt::Error| Misuse { error: Error::Usage(error.to_string()), home, dry_run };
     match parsed {
         Ok(Some(command)) => Ok(command),
         Ok(None) => raw.command().map_err(|text| misuse(text.into())),
@@ -305,6 +312,8 @@ mod tests {
         }
         assert!(parse(["pol"]).unwrap_err().home.is_none());
         let misuse = parse(["--home", "/h", "--bogus"]).unwrap_err();
-        assert_eq!(misuse.home, Some(PathBuf::from("/h")));
+        assert_eq!((misuse.home, misuse.dry_run), (Some(PathBuf::from("/h")), false));
+        assert!(parse(["--bogus", "--dry-run"]).unwrap_err().dry_run);
+        assert!(parse(["--to", "7", "reset"]).unwrap_err().home.is_none(), "no poll's");
     }
 }

@@ -336,22 +336,36 @@ impl Collector {
         }
     }
 
-    /// Takes in what came of a step; nothing where it was broken off by SIGTERM.
-    fn with_tenant<T>(
+    /// Takes in what came of a tenant's step; nothing where it was broken off by SIGTERM.
+    fn after_step<T>(
         &self,
         t: usize,
         result: Result<T, Trouble>,
-        take: impl FnOnce(&mut TenantRun, Result<T, Trouble>, Timestamp),
+        take: impl FnOnce(&mut Shared, Result<T, Trouble>, Timestamp),
     ) {
         let now = self.clock().now();
         let mut shared = self.lock();
         let broken_off = result.is_err() && shared.halt == Some(Halt::Terminated);
         if let Some(tenant) = shared.tenants.get_mut(t) {
             tenant.step_ended();
-            if !broken_off {
+        }
+        if !broken_off {
+            take(&mut shared, result, now);
+        }
+    }
+
+    /// As [`after_step`](Self::after_step), where it concerns that tenant only.
+    fn with_tenant<T>(
+        &self,
+        t: usize,
+        result: Result<T, Trouble>,
+        take: impl FnOnce(&mut TenantRun, Result<T, Trouble>, Timestamp),
+    ) {
+        self.after_step(t, result, |shared, result, now| {
+            if let Some(tenant) = shared.tenants.get_mut(t) {
                 take(tenant, result, now);
             }
-        }
+        });
     }
 
     fn sign_in(&self, t: usize) {
@@ -365,33 +379,30 @@ impl Collector {
             let access = Access::new(&config, grant.token.clone(), grant.claims.tid.as_deref())?;
             Ok((grant, access))
         });
-        let now = self.clock().now();
-        let mut shared = self.lock();
-        let twin = result.as_ref().ok().and_then(|(_, access)| shared.twin(t, &access.guid));
-        let broken_off = result.is_err() && shared.halt == Some(Halt::Terminated);
-        let Some(tenant) = shared.tenants.get_mut(t) else {
-            return;
-        };
-        tenant.step_ended();
-        match (result, twin) {
-            (Err(_), _) if broken_off => {}
-            (Err(trouble), _) => tenant.sign_in_failed(trouble),
-            (Ok(_), Some(twin)) => tenant.sign_in_failed(same_as(&twin)),
-            (Ok((grant, access)), None) => {
-                // It may have been configured by its GUID before.
-                if tenant.state.guid.is_none()
-                    && let Some(known) = self.state.same_tenant(&access.guid, tenant.name())
-                {
-                    tenant.take_over(known, &self.config.subscriptions, now);
+        self.after_step(t, result, |shared, result, now| {
+            let twin = result.as_ref().ok().and_then(|(_, access)| shared.twin(t, &access.guid));
+            let Some(tenant) = shared.tenants.get_mut(t) else {
+                return;
+            };
+            match (result, twin) {
+                (Err(trouble), _) => tenant.sign_in_failed(trouble),
+                (Ok(_), Some(twin)) => tenant.is_twin_of(&twin),
+                (Ok((grant, access)), None) => {
+                    // It may have been configured by its GUID before.
+                    if tenant.state.guid.is_none()
+                        && let Some(known) = self.state.same_tenant(&access.guid, tenant.name())
+                    {
+                        tenant.take_over(known, &self.config.subscriptions, now);
+                    }
+                    let kept = KeptToken {
+                        token: grant.token,
+                        tid: grant.claims.tid.clone(),
+                        expires: now.plus(grant.lifetime),
+                    };
+                    tenant.signed_in(access, kept, &grant.claims, grant.lifetime);
                 }
-                let kept = KeptToken {
-                    token: grant.token,
-                    tid: grant.claims.tid.clone(),
-                    expires: now.plus(grant.lifetime),
-                };
-                tenant.signed_in(access, kept, &grant.claims, grant.lifetime);
             }
-        }
+        });
     }
 
     fn list(&self, t: usize, page: ListPage) {
@@ -639,14 +650,6 @@ impl Collector {
         report.notices.extend(notices);
         report
     }
-}
-
-/// What a tenant is told that another one is, too.
-fn same_as(twin: &str) -> Trouble {
-    Trouble::refused(format!(
-        "it is the same tenant as {twin}: every event would come twice; remove one of the two \
-         api_auth blocks"
-    ))
 }
 
 /// What is told of a stream that falls behind.

@@ -78,9 +78,13 @@ impl Output {
     pub fn turn(&self) -> Turn<'_> {
         let waited = self.changed.wait_while(self.lock(), |s| matches!(s, Stdout::Taken));
         let mut stdout = waited.unwrap_or_else(PoisonError::into_inner);
-        let here = matches!(*stdout, Stdout::Here(_));
-        let taken = here.then(|| std::mem::replace(&mut *stdout, Stdout::Taken));
-        let stdout = taken.and_then(Stdout::file);
+        let stdout = match std::mem::replace(&mut *stdout, Stdout::Taken) {
+            Stdout::Here(file) => Some(file),
+            over => {
+                *stdout = over;
+                None
+            }
+        };
         Turn { output: self, stdout, is_last: false, notices: 0 }
     }
 
@@ -100,15 +104,6 @@ impl Output {
                 io::ErrorKind::TimedOut,
                 "the pipe's reader is too slow, or reads no more",
             )),
-        }
-    }
-}
-
-impl Stdout {
-    fn file(self) -> Option<File> {
-        match self {
-            Self::Here(file) => Some(file),
-            Self::Taken | Self::Gone => None,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::logging;
 use crate::output::Output;
 use crate::proxy::Environment;
 use crate::state::{CLOCK_TOLERANCE, State, Stream};
-use crate::store::{Home, Loaded, read_stdin};
+use crate::store::{Home, read_stdin};
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::Tokens;
 
@@ -76,8 +76,8 @@ fn poll(
         return Ok(0);
     };
     let loaded = folder.load_state()?;
-    let mut frame =
-        Frame::open(home, folder, lock, loaded, Some(config.max_output).filter(|_| !look))?;
+    let output = (!look).then_some(config.max_output);
+    let mut frame = Frame::open(home, folder, lock, loaded, output)?;
     let own_roots = match &config.ca_path {
         None => Vec::new(),
         Some(path) => read_bundle(&home.resolve(path)).map_err(|why| {
@@ -89,7 +89,7 @@ fn poll(
     let http = Arc::new(http);
     let clock = Arc::new(Clock::new(frame.loaded.state.clock_offset));
     let tokens = Tokens::parse(&frame.folder.load_tokens());
-    let tenants = start_tenants(&config, home, &mut frame.loaded, &tokens, clock.now());
+    let tenants = start_tenants(&config, home, &mut frame.loaded.state, &tokens, clock.now());
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let output = Arc::new(output);
     let config = Arc::new(config);
@@ -113,14 +113,13 @@ fn poll(
     warn_of_clock(&clock);
     log_summary(&report, output.written(), http.requests(), begun);
     let tokens = take_down(report, &mut frame.loaded.state, &config, &clock);
-    let folder = frame.folder.clone();
     frame.close(turn)?;
     if !look {
         let tokens = serde_json::to_vec(&tokens).map_err(io::Error::from);
-        if let Err(error) = tokens.and_then(|bytes| folder.save_tokens(&bytes)) {
+        if let Err(error) = tokens.and_then(|bytes| frame.folder.save_tokens(&bytes)) {
             log::warn!("the access tokens can't be kept for the next run: {error}");
         }
-        folder.forget_stand_in();
+        frame.folder.forget_stand_in();
     }
     Ok(code)
 }
@@ -148,7 +147,7 @@ fn signals() -> Result<EarlyEnd, Error> {
 ///
 /// # Errors
 /// There is no log to write it to, or it is no poll's.
-pub fn misused(Misuse { error, home }: Misuse) -> Result<u8, Error> {
+pub fn misused(Misuse { error, home, dry_run }: Misuse) -> Result<u8, Error> {
     let home = home.filter(|_| !io::stderr().is_terminal());
     let Some(home) = home.and_then(|home| Home::open(&home).ok()) else {
         return Err(error);
@@ -156,7 +155,7 @@ pub fn misused(Misuse { error, home }: Misuse) -> Result<u8, Error> {
     if logging::start_quiet(&home.log()).is_err() {
         return Err(error);
     }
-    Ok(ended_badly(&home, &error, io::stdout().is_terminal()))
+    Ok(ended_badly(&home, &error, dry_run || io::stdout().is_terminal()))
 }
 
 /// Logs what has ended a run, tells Wazuh of it where a person must change something, and gives
@@ -211,20 +210,20 @@ fn read_config(options: &PollOptions, home: &Home) -> Result<Config, Error> {
 fn start_tenants(
     config: &Config,
     home: &Home,
-    loaded: &mut Loaded,
+    state: &mut State,
     tokens: &Tokens,
     now: Timestamp,
 ) -> Vec<TenantStart> {
     let is_configured =
         |name: &str| config.tenants.iter().any(|t| t.tenant_id.eq_ignore_ascii_case(name));
     let start = |tenant: &Arc<config::Tenant>| {
-        let mut kept = loaded.state.take_tenant(&tenant.tenant_id, is_configured);
+        let mut kept = state.take_tenant(&tenant.tenant_id, is_configured);
         let mut has_new_stream = false;
         for content_type in &config.subscriptions {
             kept.streams.entry(*content_type).or_insert_with(|| {
                 has_new_stream = true;
                 let bookmark = home.native_bookmark(&tenant.tenant_id, *content_type);
-                let lost_since = loaded.state.lost_since.filter(|_| config.only_future_events);
+                let lost_since = state.lost_since.filter(|_| config.only_future_events);
                 let start = bookmark.or(lost_since);
                 let stream = Stream::first(config.only_future_events, start, now);
                 log::info!(

@@ -7,7 +7,7 @@ use crate::clock::local_now;
 use crate::error::Error;
 use crate::logging;
 use crate::notice::{Kind, Notice};
-use crate::state::{RETENTION, State};
+use crate::state::{RETENTION, State, Tenant};
 use crate::store::{Folder, Home, Loaded, Lock};
 
 /// Moves a stream's position, and gives the text that says so. What is skipped by that becomes a
@@ -21,7 +21,7 @@ pub fn run(options: &ResetOptions) -> Result<String, Error> {
     let _ = logging::start(&home.log());
     let folder = home.folder()?;
     let _lock = wait_for_lock(&folder)?;
-    let Loaded { mut state, keep_previous, .. } = folder.load_state()?;
+    let Loaded { mut state, keep_previous } = folder.load_state()?;
     let text = reset(&mut state, options)?;
     let saved = folder
         .prepare_save(0)
@@ -49,23 +49,18 @@ fn reset(state: &mut State, options: &ResetOptions) -> Result<String, Error> {
             "--to {to} is not within the 7 days before {now} that the API covers"
         )));
     }
-    let (tenant_id, name) = (options.tenant.to_ascii_lowercase(), options.content_type);
-    let known = || {
-        let names = state.tenants.iter().flat_map(|(tenant_id, tenant)| {
-            tenant.streams.keys().map(move |name| format!("{tenant_id} {name}"))
-        });
-        let names = names.collect::<Vec<_>>().join(", ");
-        if names.is_empty() { "none: no poll has run yet".to_owned() } else { names }
+    let (wanted, name) = (options.tenant.to_ascii_lowercase(), options.content_type);
+    let is_it = |(tenant_id, tenant): &(&String, &Tenant)| {
+        **tenant_id == wanted || tenant.guid.as_ref() == Some(&wanted)
     };
-    let is_it = |tenant: &&String| {
-        let guid = state.tenants.get(*tenant).and_then(|tenant| tenant.guid.as_deref());
-        **tenant == tenant_id || guid == Some(tenant_id.as_str())
-    };
-    let unknown = format!("there is no stream {tenant_id} {name}; known: {}", known());
-    let tenant_id = state.tenants.keys().find(is_it).cloned().unwrap_or(tenant_id);
+    let tenant_id = state.tenants.iter().find(is_it).map(|(tenant_id, _)| tenant_id.clone());
+    let tenant_id = tenant_id.unwrap_or(wanted);
     let tenant = state.tenants.get_mut(&tenant_id);
     let Some(stream) = tenant.and_then(|tenant| tenant.streams.get_mut(&name)) else {
-        return Err(Error::Usage(unknown));
+        return Err(Error::Usage(format!(
+            "there is no stream {tenant_id} {name}; known: {}",
+            known_streams(state)
+        )));
     };
     let (was, horizon) = (stream.position, stream.horizon);
     let Some((from, to)) = stream.reset(to, now) else {
@@ -85,4 +80,13 @@ fn reset(state: &mut State, options: &ResetOptions) -> Result<String, Error> {
         "{tenant_id} {name}: moved on from {was} to {to}; what became available since {from} is \
          skipped, and the next poll says so"
     ))
+}
+
+/// The streams that have a position, for a message.
+fn known_streams(state: &State) -> String {
+    let streams = state.tenants.iter().flat_map(|(tenant_id, tenant)| {
+        tenant.streams.keys().map(move |name| format!("{tenant_id} {name}"))
+    });
+    let streams: Vec<_> = streams.collect();
+    if streams.is_empty() { "none: no poll has run yet".to_owned() } else { streams.join(", ") }
 }

@@ -186,7 +186,6 @@ pub fn read_stdin() -> Result<Vec<u8>, Error> {
 const STATE: &str = "state.json";
 const PREVIOUS: &str = "state.previous.json";
 const STAND_IN: &str = "stand-in.json";
-const STAND_IN_PREVIOUS: &str = "stand-in.previous.json";
 const TOKENS: &str = "token.json";
 
 /// `HOME/var/wodles/wodle-office365`.
@@ -211,17 +210,15 @@ impl Lock {
 
 impl Folder {
     /// The same folder with another state, which stands in for one that can't be used: only what
-    /// was told is counted there.
+    /// was told is counted there. It is of no poll, so it never has a previous copy.
     #[must_use]
     pub fn stand_in(&self) -> Self {
-        Self { path: self.path.clone(), state: STAND_IN, previous: STAND_IN_PREVIOUS }
+        Self { path: self.path.clone(), state: STAND_IN, previous: STAND_IN }
     }
 
     /// The state can be used: nothing stands in for it any more.
     pub fn forget_stand_in(&self) {
-        for name in [STAND_IN, STAND_IN_PREVIOUS] {
-            let _ = fs::remove_file(self.path.join(name));
-        }
+        let _ = fs::remove_file(self.path.join(STAND_IN));
     }
 
     /// Takes the lock, or says since when another poll has held it (none where that is not told).
@@ -269,10 +266,7 @@ impl Folder {
                 let keep_previous = state.last_poll.is_none();
                 return Ok(Loaded { state, keep_previous });
             }
-            Ok(None) => match read_state(&previous) {
-                Ok(None) => return Ok(Loaded::default()),
-                _ => format!("{} is missing", newest.display()),
-            },
+            Ok(None) => None,
             Err(Unreadable::Version(version)) => {
                 return Err(Error::Setup(format!(
                     "{} is of version {version}, which this release doesn't know: install the \
@@ -281,9 +275,17 @@ impl Folder {
                     newest.display()
                 )));
             }
-            Err(Unreadable::Damage(why)) => format!("{} can't be used: {why}", newest.display()),
+            Err(Unreadable::Damage(why)) => Some(why),
         };
-        match read_state(&previous) {
+        let found = read_state(&previous);
+        if damage.is_none() && matches!(found, Ok(None)) {
+            return Ok(Loaded::default());
+        }
+        let damage = match damage {
+            Some(why) => format!("{} can't be used: {why}", newest.display()),
+            None => format!("{} is missing", newest.display()),
+        };
+        match found {
             Ok(Some(mut state)) => {
                 log::warn!(
                     "{damage}; its previous copy is used, so the last run's events come once more"

@@ -1,6 +1,7 @@
 //! Which job comes next: the order between steps and fetches, tenants and streams.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,8 @@ use crate::state::Turns;
 /// No stream lists a further page when all of them together have so many blobs queued.
 const MOST_QUEUED_IN_ALL: usize = 10_000;
 
-/// Where there is one connection only, a blob of an earlier run gets it after so many new ones.
+/// Where there is one connection only, a blob that failed in an earlier run gets it after so many
+/// others.
 const RETRY_EVERY: u32 = 8;
 
 /// A stream: the index of its tenant, and its own in there.
@@ -32,12 +34,12 @@ pub(super) struct Shared {
     last_fetch: Option<StreamIndex>,
     last_was_step: bool,
     /// Workers that are at a job, that are at a step, at one of a suspect tenant, and that fetch a
-    /// blob of an earlier run.
+    /// blob that failed in an earlier run.
     pub(super) busy: usize,
     pub(super) stepping: usize,
     suspect_steps: usize,
     retrying: usize,
-    /// New blobs taken since the last one of an earlier run.
+    /// Other blobs taken since the last one of those.
     since_retry: u32,
     /// Nothing is left to be done in this run.
     pub(super) finished: bool,
@@ -125,15 +127,12 @@ impl Shared {
     pub(super) fn part_twins(&mut self) {
         let mut known: HashMap<String, String> = HashMap::new();
         for tenant in &mut self.tenants {
-            let Some(access) = tenant.access.clone() else {
+            let Some(guid) = tenant.access.as_ref().map(|a| a.guid.to_ascii_lowercase()) else {
                 continue;
             };
-            match known.get(&access.guid.to_ascii_lowercase()) {
-                Some(twin) => tenant.is_twin_of(twin),
-                None => {
-                    let name = tenant.config.tenant_id.clone();
-                    known.insert(access.guid.to_ascii_lowercase(), name);
-                }
+            match known.entry(guid) {
+                Entry::Occupied(twin) => tenant.is_twin_of(twin.get()),
+                Entry::Vacant(free) => _ = free.insert(tenant.config.tenant_id.clone()),
             }
         }
     }
@@ -241,8 +240,8 @@ impl Shared {
         None
     }
 
-    /// The next blob. Blobs of earlier runs have a quarter of the connections, and more only where
-    /// no new ones are left.
+    /// The next blob. Those that failed in earlier runs have a quarter of the connections, and more
+    /// only where no others are left.
     fn take_fetch(&mut self) -> Option<Job> {
         let retry = self.retrying < self.share()
             && (self.connections > 1 || self.since_retry >= RETRY_EVERY);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::stream::{Queued, StreamRun};
 use super::tenant::{RunContext, configured};
@@ -30,15 +31,16 @@ fn whole_minutes(seconds: i64) -> i64 {
     seconds - seconds % MINUTE
 }
 
-/// xorshift64*: repeatable, and nothing hangs on its quality.
-struct Dice(u64);
+struct Dice(TestRng);
 
 impl Dice {
+    fn new(seed: u64) -> Self {
+        let seed = [seed.to_le_bytes(), seed.to_be_bytes()].concat();
+        Self(TestRng::from_seed(RngAlgorithm::XorShift, &seed))
+    }
+
     fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % n.max(1)
+        self.0.random_range(0..n.max(1))
     }
 
     fn seconds(&mut self, n: i64) -> i64 {
@@ -116,7 +118,7 @@ type Written = Vec<(usize, u64)>;
 
 impl World {
     fn new(seed: u64, odds: Odds, blobs: usize, span: i64) -> Self {
-        let mut dice = Dice(seed | 1);
+        let mut dice = Dice::new(seed);
         let published = |dice: &mut Dice| {
             let created = whole_minutes(dice.seconds(span));
             let late = if dice.percent(30) { dice.seconds(LOOKBACK - 2 * MINUTE) } else { 0 };

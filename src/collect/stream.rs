@@ -127,7 +127,7 @@ pub(super) struct Queued {
     /// The fingerprint of its content id.
     pub(super) key: u64,
     pub(super) tries: Tries,
-    /// It waits since an earlier run, so it gets one try in this one.
+    /// It failed in an earlier run, so it gets one try in this one.
     pub(super) is_retry: bool,
 }
 
@@ -271,12 +271,12 @@ impl StreamRun {
         back.is_some()
     }
 
-    /// Whether a blob may be fetched now: one of an earlier run, or a new one.
+    /// Whether a blob may be fetched now: one that failed in an earlier run, or another.
     pub(super) fn has_due(&self, retry: bool, now: Instant) -> bool {
         self.due_at(retry, now).is_some()
     }
 
-    /// The next blob that may be fetched now: one of an earlier run, or a new one.
+    /// The next blob that may be fetched now: one that failed in an earlier run, or another.
     pub(super) fn next_blob(&mut self, retry: bool, now: Instant) -> Option<Queued> {
         let at = self.due_at(retry, now)?;
         let queued = if retry { self.retries.remove(at) } else { self.fresh.remove(at) }?;
@@ -443,6 +443,7 @@ impl StreamRun {
     pub(super) fn park(&mut self, mut blob: Waiting, now: Timestamp, why: Failure) {
         blob.fail(now);
         self.parked.push(blob);
+        self.state.blob_error = Some(why.text.clone());
         self.failed_in_a_row += usize::from(self.parked.len() > MOST_WAITING);
         self.failed.get_or_insert(why);
     }
@@ -465,8 +466,8 @@ impl StreamRun {
         let mut left = std::mem::take(&mut self.parked);
         let failing = queued.iter().filter(fails).count()
             + left.iter().filter(|blob| blob.failed_runs > 0).count();
-        // What hung until the end, and what a worker never came back with, has failed: in the next run
-        // it gets no more than its share of the connections.
+        // What hung until the end, and what a worker never came back with, has failed: in the next
+        // run it gets no more than its share of the connections.
         let now = run.clock.now();
         for Queued { mut blob, tries, .. } in queued {
             if tries.made > 0 {
@@ -478,7 +479,7 @@ impl StreamRun {
             blob.fail(now);
             left.push(blob);
         }
-        let handed_over = run.hand_over.then(|| self.handed_over.drain().map(|(_, b)| b).collect());
+        let handed_over = self.handed_over.drain().map(|(_, blob)| blob).collect();
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
         let sure_now = clock.and_then(|clock| clock.sure_now());
         let listed_to = self.listed_to;
@@ -487,11 +488,12 @@ impl StreamRun {
         if failed.is_none() && self.is_listing() {
             failed = self.trouble.take();
         }
-        if failed.is_none() && failing > 0 {
-            // Not tried in this run: what it ran into is known from an earlier one.
+        if failing == 0 {
+            self.state.blob_error = None;
+        } else if failed.is_none() {
+            // Not tried in this run, perhaps: what it ran into is known from an earlier one.
             let unknown = || format!("content blobs that could not be fetched yet: {failing}");
-            failed =
-                Some(Failure::of(self.state.health.last_error.clone().unwrap_or_else(unknown)));
+            failed = Some(Failure::of(self.state.blob_error.clone().unwrap_or_else(unknown)));
         }
         match failed {
             Some(failure) => Outcome::Failed(failure),
@@ -521,7 +523,7 @@ mod tests {
 
     fn stream(position: Timestamp) -> StreamRun {
         let mut state = Stream::first(true, None, position);
-        let (left, handed_over, cut) = (vec![], None, false);
+        let (left, handed_over, cut) = (vec![], vec![], false);
         let listed_to = Some(position);
         let sure_now = Some(position);
         state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, HOUR);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::same_as;
 use super::stream::{Queued, StreamRun, Tries, Walk};
 use crate::api::{Access, Started, Trouble};
 use crate::auth::{Claims, Credentials, RENEW_BEFORE};
@@ -403,7 +402,10 @@ impl TenantRun {
     /// Another tenant is the same: this one is not collected.
     pub(super) fn is_twin_of(&mut self, twin: &str) {
         (self.access, self.kept) = (None, None);
-        self.sign_in_failed(same_as(twin));
+        self.sign_in_failed(Trouble::refused(format!(
+            "it is the same tenant as {twin}: every event would come twice; remove one of the two \
+             api_auth blocks"
+        )));
     }
 
     fn step_went_well(&mut self) {
@@ -613,13 +615,14 @@ impl TenantRun {
         let Some(stream) = self.streams.get_mut(s) else {
             return;
         };
-        let id = excerpt(&queued.blob.id);
+        let what = format!("content {} can't be fetched", excerpt(&queued.blob.id));
+        let failure = failure(&what, &trouble);
         if again {
-            log::debug!("{name} {}: content {id}: {}", stream.content_type, trouble.text);
+            log::debug!("{name} {}: {}", stream.content_type, failure.text);
+            stream.state.blob_error = Some(failure.text);
             stream.requeue(queued, false);
         } else {
-            let what = format!("content {id} can't be fetched");
-            stream.park(queued.blob, now, failure(&what, &trouble));
+            stream.park(queued.blob, now, failure);
         }
     }
 }

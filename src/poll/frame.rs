@@ -19,7 +19,7 @@ pub(super) struct Frame {
     pub(super) loaded: Loaded,
     /// Whether what it writes is handed over to a modulesd.
     pub(super) hand_over: bool,
-    /// None where it is only a look.
+    /// None where it is only a look, and when the state is saved.
     prepared: Option<Replacement>,
     _lock: Lock,
 }
@@ -72,8 +72,8 @@ impl Frame {
     ///
     /// # Errors
     /// Nothing is saved.
-    pub(super) fn close(self, mut turn: Turn<'_>) -> Result<(), Error> {
-        let Loaded { mut state, keep_previous, .. } = self.loaded;
+    pub(super) fn close(&mut self, mut turn: Turn<'_>) -> Result<(), Error> {
+        let Loaded { state, keep_previous } = &mut self.loaded;
         let mut written = 0;
         for notice in &state.notices {
             if turn.notice(&notice.line()).map_err(write_failed)? == Written::Full {
@@ -82,9 +82,9 @@ impl Frame {
             written += 1;
         }
         turn.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
-        if let Some(prepared) = self.prepared {
+        if let Some(prepared) = self.prepared.take() {
             state.notices_written(written, self.hand_over);
-            self.folder.save_state(prepared, &state, keep_previous).map_err(not_saved)?;
+            self.folder.save_state(prepared, state, *keep_previous).map_err(not_saved)?;
         }
         Ok(())
     }

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::timestamp::Timestamp;
 
-/// The fingerprint of a content id by which a blob is known again.
+/// The fingerprint of a text, such as a content id, by which it is known again.
 #[must_use]
-pub fn fingerprint(content_id: &str) -> u64 {
-    let hash = digest(&SHA256, content_id.as_bytes());
+pub fn fingerprint(text: &str) -> u64 {
+    let hash = digest(&SHA256, text.as_bytes());
     let first = hash.as_ref().first_chunk::<8>().copied();
     u64::from_be_bytes(first.unwrap_or_default())
 }

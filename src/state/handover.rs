@@ -50,9 +50,10 @@ pub struct Handover {
 pub struct DeadQueue;
 
 impl State {
-    /// Begins a run under `modulesd`, whose `queue` is now as given: what the last one handed over is
-    /// proven drained, or is to be written again. A queue that has gone missing is no verdict: the
-    /// one goes on waiting for its proof.
+    /// Begins a run under `modulesd`, whose `queue` is now as given: what was handed over is proven
+    /// drained, or is to be written again; while a queue that was there is missing, it goes on
+    /// waiting for its proof.
+    ///
     /// True where that changes the state, so that it must be saved before anything is written.
     ///
     /// A run under any other parent must not call this: it neither proves nor repeats.

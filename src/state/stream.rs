@@ -72,6 +72,9 @@ pub struct Stream {
     pub delivered: Delivered,
     /// Blobs listed and not yet delivered.
     pub waiting: Vec<Waiting>,
+    /// What the last of these that failed has run into; none when none of them has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob_error: Option<String>,
     /// When we last asked for its subscription to be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_requested: Option<Timestamp>,
@@ -118,9 +121,8 @@ pub struct RunEnd {
     pub listed_to: Option<Timestamp>,
     /// The blobs that are left undelivered.
     pub left: Vec<Waiting>,
-    /// The blobs of which it has written something, as they were before; none where it was not run
-    /// by a modulesd.
-    pub handed_over: Option<Vec<Waiting>>,
+    /// The blobs of which it has handed something over to a modulesd, as they were before.
+    pub handed_over: Vec<Waiting>,
     /// Whether it had to stop between two pages of a window.
     pub cut: bool,
     /// The API's time, where this machine's clock says nearly the same; else one of them is wrong,
@@ -184,6 +186,7 @@ impl Stream {
             window: LONGEST_WINDOW,
             delivered: Delivered::default(),
             waiting: Vec::new(),
+            blob_error: None,
             start_requested: None,
             start_error: None,
             unsubscribed_since: None,
@@ -320,7 +323,7 @@ impl Stream {
         self.waiting = left;
         // What an earlier run handed over is still here where nothing has proven it.
         let known: HashSet<String> = self.handed_over.iter().map(|blob| blob.id.clone()).collect();
-        let handed_over = run.handed_over.into_iter().flatten();
+        let handed_over = run.handed_over.into_iter();
         self.handed_over.extend(handed_over.filter(|blob| !known.contains(&blob.id)));
         if run.listed_to.is_some() {
             // What was not looked for since the last listing may have become available late.
@@ -414,7 +417,7 @@ mod tests {
     }
 
     fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
-        RunEnd { listed_to, left, handed_over: None, cut: false, sure_now: Some(now) }
+        RunEnd { listed_to, left, handed_over: vec![], cut: false, sure_now: Some(now) }
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {

@@ -26,7 +26,7 @@ pub struct Waiting {
     /// The API has once said that it doesn't exist.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub missing: bool,
-    /// The last run has written a part of it, and then had to stop.
+    /// The last run has written a part of it: now the others come first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub had_its_turn: bool,
     /// Elements of it that were handled already.

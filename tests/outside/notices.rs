@@ -157,6 +157,9 @@ fn a_wrong_command_line_and_a_missing_file_are_told_as_well() {
     let run = site.run(&command);
     assert_eq!((run.code, run.told()), (Some(2), vec!["configuration".to_owned()]));
     assert_eq!(site.run(&command).told(), NOTHING);
+    // A look is never counted as told.
+    command.args(["--dry-run", "x"]);
+    assert_eq!(site.run(&command).text(), "");
     fs::remove_file(site.config()).unwrap();
     assert_eq!(told(&site, 2), [&["configuration"][..], &[]]);
 }

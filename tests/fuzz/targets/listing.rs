@@ -177,7 +177,7 @@ fn run(stream: &mut Stream, clock: &ClockReading, dice: &mut Dice) {
     let _ = (stream.lost(&window, now), stream.may_start(now));
     let left = std::mem::take(&mut stream.waiting);
     let (count, horizon) = (left.len(), stream.horizon);
-    let handed_over = Some(left.iter().filter(|blob| blob.is_due(now)).cloned().collect());
+    let handed_over = left.iter().filter(|blob| blob.is_due(now)).cloned().collect();
     let listed_to = dice.pick(&[None, Some(window.end.min(now))]);
     let cut = dice.pick(&[false, true]);
     stream.finish(RunEnd { listed_to, left, handed_over, cut, sure_now: Some(now) }, lookback);
