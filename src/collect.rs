@@ -208,7 +208,10 @@ struct Collector {
 
 /// What came of fetching a blob. `Queued` knows how far it got.
 enum Fetched {
-    Whole,
+    /// To its end, with so many records left out since the last one that was marked.
+    Whole {
+        excluded: u64,
+    },
     /// The run ended inside it.
     Stopped,
     /// The run was over before it had got further than an earlier one.
@@ -432,7 +435,12 @@ impl Collector {
         };
         let skip = fetch.queued.blob.written;
         let (mut index, mut late) = (0, false);
-        let mut batch = Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id);
+        let mut batch = Batch::new(
+            &fetch.tenant_id,
+            fetch.content_type,
+            &fetch.queued.blob.id,
+            &self.config.events,
+        );
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) && !late {
                 // In time's last seconds, one that has not got further than an earlier run goes on
@@ -446,7 +454,7 @@ impl Collector {
             let element = match records.next_element() {
                 Ok(Some(element)) => element,
                 Ok(None) if index < skip => return Fetched::Restart,
-                Ok(None) => break Fetched::Whole,
+                Ok(None) => break Fetched::Whole { excluded: batch.excluded_since() },
                 Err(_) if late => break Fetched::Late,
                 Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
             };
@@ -481,7 +489,7 @@ impl Collector {
     }
 
     /// Writes a batch out and marks how far the blob got; false when the run ends here.
-    fn write(&self, batch: &mut Batch, fetch: &mut Fetch) -> bool {
+    fn write(&self, batch: &mut Batch<'_>, fetch: &mut Fetch) -> bool {
         if batch.lines().is_empty() {
             return true;
         }
@@ -493,6 +501,7 @@ impl Collector {
                 let (now, mark) = (self.clock().now(), batch.mark());
                 if let Some(stream) = self.lock().stream_mut(fetch.stream) {
                     stream.wrote(fetch.queued.key, mark.clone(), self.run.hand_over);
+                    stream.leave_out(fetch.queued.key, batch.excluded());
                     batch.gaps().for_each(|gap| stream.state.gap(gap, now));
                 }
                 fetch.queued.blob.advance(mark);
@@ -523,13 +532,14 @@ impl Collector {
             stream.came_back(&queued);
         }
         let trouble = match fetched {
-            Fetched::Whole => {
+            Fetched::Whole { excluded } => {
                 let Some(tenant) = shared.tenants.get_mut(t) else {
                     return;
                 };
                 tenant.went_well();
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     stream.blobs += 1;
+                    stream.leave_out(queued.key, excluded);
                     stream.done_with(&queued, latest);
                 }
                 return;
@@ -621,6 +631,14 @@ impl Collector {
                         report.failed = true;
                     }
                     of_tenant.insert(Some(stream.content_type), outcome);
+                }
+                if stream.excluded > 0 {
+                    log::info!(
+                        "{} {}: {} records left out by <exclude>",
+                        tenant.name(),
+                        stream.content_type,
+                        stream.excluded
+                    );
                 }
                 report.blobs += stream.blobs;
                 report.lag = report.lag.max(stream.state.lag(now));

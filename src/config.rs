@@ -15,6 +15,7 @@ use roxmltree::{Document, Node};
 
 use crate::cloud::{self, CLOUDS, Cloud};
 use crate::content::{ContentType, excerpt};
+use crate::event::{Exclude, Options};
 use crate::proxy::Proxy;
 use crate::secret::Secret;
 use crate::timestamp::{DAY, HOUR, MINUTE};
@@ -53,6 +54,8 @@ pub struct Config {
     pub run_timeout: u64,
     /// Once it has written this much a run starts no new blob.
     pub max_output: u64,
+    /// What is made of records.
+    pub events: Options,
     /// What the log holds.
     pub log_level: LevelFilter,
     /// What an administrator should know though it is no error.
@@ -135,11 +138,13 @@ const AUTH_OPTIONS: [&str; 9] = [
     "management_url",
 ];
 
+/// The options of `<exclude>`.
+const EXCLUDE_OPTIONS: [&str; 4] = ["record_type", "operation", "workload", "user_id"];
+
 /// What a tag's value may be, for messages.
 fn allowed(tag: &str) -> String {
     match tag {
-        "enabled" | "only_future_events" => "yes, no".to_owned(),
-        "normalize" => "no (yes is not supported yet)".to_owned(),
+        "enabled" | "only_future_events" | "normalize" => "yes, no".to_owned(),
         "interval" => "1s to 1d (number and s, m, h or d)".to_owned(),
         "lookback" => "5m to 24h (number and s, m, h or d)".to_owned(),
         "run_timeout" => "10s to 1d (number and s, m, h or d)".to_owned(),
@@ -156,6 +161,8 @@ fn allowed(tag: &str) -> String {
             "https://host[:port], or http://host[:port] where the host is a loopback address"
                 .to_owned()
         }
+        "record_type" => "a number, as RecordType of the records".to_owned(),
+        "operation" | "workload" | "user_id" => "a value of the records".to_owned(),
         "proxy" => "http://[user:password@]host:port".to_owned(),
         _ => "a path".to_owned(),
     }
@@ -262,6 +269,7 @@ struct Reader<'a> {
     scalars: Vec<(&'static str, Value)>,
     tenants: Vec<(Tenant, (u32, u32))>,
     subscriptions: Vec<ContentType>,
+    exclude: Vec<Exclude>,
     last_block: Option<(u32, u32)>,
     warnings: Vec<String>,
 }
@@ -284,7 +292,7 @@ impl Reader<'_> {
             match tag {
                 "api_auth" => self.tenant(node)?,
                 "subscriptions" => self.subscriptions(node)?,
-                "exclude" => return self.unsupported(tag, node),
+                "exclude" => self.exclude(node)?,
                 _ => {
                     let value = self.scalar(tag, node)?;
                     self.keep(tag, value);
@@ -385,6 +393,32 @@ impl Reader<'_> {
                 self.subscriptions.push(content_type);
             }
         }
+        Ok(())
+    }
+
+    fn exclude(&mut self, node: Node<'_, '_>) -> Result<(), ConfigError> {
+        let mut exclude = Exclude::default();
+        for (tag, child) in self.children(node, &EXCLUDE_OPTIONS)? {
+            let value = self.scalar(tag, child)?;
+            let (place, text) = match tag {
+                "record_type" => match value.text.parse::<u32>() {
+                    Ok(number) => (&mut exclude.record_type, number.to_string()),
+                    Err(_) => return self.wrong(tag, &value),
+                },
+                "operation" => (&mut exclude.operation, value.text.clone()),
+                "workload" => (&mut exclude.workload, value.text.clone()),
+                _ => (&mut exclude.user_id, value.text.clone()),
+            };
+            self.warn_if_doubled(tag, &value, place.replace(text).is_some());
+        }
+        if exclude == Exclude::default() {
+            let text = format!(
+                "<exclude> is empty and would leave out every record; allowed: {}",
+                EXCLUDE_OPTIONS.join(", ")
+            );
+            return self.fault(position(node), text);
+        }
+        self.exclude.push(exclude);
         Ok(())
     }
 
@@ -493,11 +527,7 @@ impl Reader<'_> {
         let (minute, hour, day) = (MINUTE.unsigned_abs(), HOUR.unsigned_abs(), DAY.unsigned_abs());
         let enabled = flag("enabled", true)?;
         let only_future_events = flag("only_future_events", true)?;
-        if flag("normalize", false)?
-            && let Some(value) = value("normalize")
-        {
-            return self.wrong("normalize", value);
-        }
+        let normalize = flag("normalize", true)?;
         let interval = number("interval", TIMES, 1..=day, minute)?;
         let curl_max_size = number("curl_max_size", SIZES, KIB..=u64::MAX, MIB)?;
         let max_connections = number("max_connections", &[], 1..=64, 8)?;
@@ -541,6 +571,7 @@ impl Reader<'_> {
             lookback: seconds(lookback),
             run_timeout,
             max_output,
+            events: Options { normalize, exclude: self.exclude },
             log_level,
             warnings: self.warnings,
         })
@@ -701,6 +732,7 @@ mod tests {
             lookback: 3600,
             run_timeout: 300,
             max_output: 8 << 20,
+            events: Options { normalize: true, exclude: vec![] },
             log_level: LevelFilter::Info,
             warnings: vec![],
         };
@@ -799,13 +831,11 @@ mod tests {
                 "<log_level>trace</log_level>",
                 "<log_level> is \"trace\"; allowed: error, warning, info, debug",
             ),
+            ("<normalize>true</normalize>", "<normalize> is \"true\"; allowed: yes, no"),
             (
-                "<normalize>yes</normalize>",
-                "<normalize> is \"yes\"; allowed: no (yes is not supported yet)",
-            ),
-            (
-                "<exclude><operation>Send</operation></exclude>",
-                "<exclude> is not supported yet; remove it",
+                "<exclude> </exclude>",
+                "<exclude> is empty and would leave out every record; allowed: record_type, operation, \
+                 workload, user_id",
             ),
             ("<interval></interval>", &format!("<interval> is empty; allowed: 1s to 1d {times}")),
             ("<interval/>", &format!("<interval> is empty; allowed: 1s to 1d {times}")),
@@ -818,6 +848,50 @@ mod tests {
                 Ok(_) => assert_eq!(expected, "", "{option}"),
                 Err(error) => assert_eq!(error, format!("f:1:12: {expected}"), "{option}"),
             }
+        }
+    }
+
+    #[test]
+    fn filters_are_taken_as_they_stand() {
+        let config = with(
+            "<exclude><record_type>050</record_type><operation> MailItemsAccessed </operation></exclude>
+            <exclude><user_id>Svc@Contoso.Example</user_id><workload>A</workload>
+            <workload>OneDrive</workload></exclude>",
+        )
+        .unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        let expected = [
+            Exclude {
+                record_type: text("50"),
+                operation: text("MailItemsAccessed"),
+                ..Exclude::default()
+            },
+            Exclude {
+                workload: text("OneDrive"),
+                user_id: text("Svc@Contoso.Example"),
+                ..Exclude::default()
+            },
+        ];
+        assert_eq!(config.events.exclude, expected);
+        let doubled = "f:3:13: <workload> is given more than once; the last one (OneDrive) counts";
+        assert_eq!(config.warnings, [doubled]);
+        for (option, expected) in [
+            (
+                "<exclude><record_type>MailItemsAccessed</record_type></exclude>",
+                "f:1:21: <record_type> is \"MailItemsAccessed\"; allowed: a number, as RecordType of \
+                 the records",
+            ),
+            (
+                "<exclude><operation/></exclude>",
+                "f:1:21: <operation> is empty; allowed: a value of the records",
+            ),
+            (
+                "<exclude><operations>Send</operations></exclude>",
+                "f:1:21: <operations> is no option of <exclude>; did you mean <operation>? allowed: \
+                 record_type, operation, workload, user_id",
+            ),
+        ] {
+            assert_eq!(with(option).unwrap_err(), expected);
         }
     }
 

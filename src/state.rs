@@ -220,6 +220,11 @@ pub struct Tenant {
     pub streams: BTreeMap<ContentType, Stream>,
 }
 
+/// Whether a number need not be saved.
+fn is_zero<N: Copy + Into<u64>>(number: &N) -> bool {
+    (*number).into() == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -72,6 +72,8 @@ pub(super) struct StreamRun {
     pub(super) served: bool,
     /// Blobs written to their end.
     pub(super) blobs: u64,
+    /// Records that filters left out.
+    pub(super) excluded: u64,
     /// What its last listing ran into; it may still go well.
     pub(super) trouble: Option<Failure>,
     pub(super) failed: Option<Failure>,
@@ -185,6 +187,7 @@ impl StreamRun {
             listed_to: None,
             served: false,
             blobs: 0,
+            excluded: 0,
             trouble: None,
             failed: None,
             notices: Vec::new(),
@@ -295,6 +298,12 @@ impl StreamRun {
             self.handed_over.entry(key).or_insert_with(|| blob.clone());
         }
         blob.advance(mark);
+    }
+
+    /// Filters have left out so many records of a blob.
+    pub(super) fn leave_out(&mut self, key: u64, records: u64) {
+        self.excluded += records;
+        self.state.leave_out(records, self.handed_over.contains_key(&key));
     }
 
     /// A blob is no longer being fetched: whoever did it knows more of it now.

@@ -81,6 +81,7 @@ impl State {
             for stream in self.streams_mut() {
                 changed |= !stream.handed_over.is_empty();
                 stream.handed_over.clear();
+                stream.excluded_of_handed_over = 0;
             }
             return Ok(changed);
         }
@@ -106,6 +107,9 @@ impl Stream {
             self.delivered.remove(fingerprint(&blob.id));
         }
         self.waiting.extend(lost);
+        // They are counted once more.
+        let again = std::mem::take(&mut self.excluded_of_handed_over);
+        self.excluded = self.excluded.saturating_sub(again);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Delivered, Waiting};
+use super::{Delivered, Waiting, is_zero};
 use crate::health::{Health, is_due};
 use crate::notice::Notice;
 use crate::timestamp::{DAY, HOUR, MINUTE, Timestamp};
@@ -91,6 +91,12 @@ pub struct Stream {
     /// Blobs of which runs under a modulesd have written something that nothing has proven to be
     /// sent, as they were before.
     pub handed_over: Vec<Waiting>,
+    /// How many records filters have left out of it.
+    #[serde(default)]
+    pub excluded: u64,
+    /// How many of these were in the blobs that are handed over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub excluded_of_handed_over: u64,
     /// How it fares: a success is a listing to its end with no blob left that fails.
     pub health: Health,
     /// Its lag at the end of the last run that got to it, in seconds.
@@ -192,6 +198,8 @@ impl Stream {
             unsubscribed_since: None,
             ahead: None,
             handed_over: Vec::new(),
+            excluded: 0,
+            excluded_of_handed_over: 0,
             health: Health::default(),
             last_lag: None,
             behind_told: None,
@@ -333,6 +341,14 @@ impl Stream {
             self.horizon = self.horizon.max(horizon);
         }
         self.delivered.forget_before(self.horizon);
+    }
+
+    /// Filters have left out so many records of a blob, which `is_handed_over` or not.
+    pub fn leave_out(&mut self, records: u64, is_handed_over: bool) {
+        self.excluded = self.excluded.saturating_add(records);
+        if is_handed_over {
+            self.excluded_of_handed_over = self.excluded_of_handed_over.saturating_add(records);
+        }
     }
 
     /// A gap is told of it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::RETENTION;
+use super::{RETENTION, is_zero};
 use crate::content::Blob;
 use crate::timestamp::{MINUTE, Timestamp};
 
@@ -35,10 +35,6 @@ pub struct Waiting {
     /// The `Id` of the last of those, as JSON; without it the blob is written again from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_id: Option<String>,
-}
-
-fn is_zero<N: Copy + Into<u64>>(number: &N) -> bool {
-    (*number).into() == 0
 }
 
 impl Waiting {

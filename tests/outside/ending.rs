@@ -137,9 +137,9 @@ fn a_file_size_limit_is_an_error_and_no_death() {
 fn a_blob_larger_than_wazuh_takes_of_a_run_comes_in_parts() {
     let site = Site::new();
     site.configure_one("<max_output>256k</max_output>");
-    let filling = "x".repeat(60_000);
+    let half = "x".repeat(30_000);
     let records: Vec<_> =
-        (0..1200).map(|n| format!(r#"{{"Id":"{n:04}","x":"{filling}"}}"#)).collect();
+        (0..1200).map(|n| format!(r#"{{"Id":"{n:04}","x":"{half}","y":"{half}"}}"#)).collect();
     let body = format!("[{}]", records.join(","));
     let big = Blob::raw(site.now() - Duration::hours(2), body.into_bytes());
     site.simulator.publish(TENANT, GENERAL, big);

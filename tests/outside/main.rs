@@ -5,6 +5,7 @@ mod collecting;
 mod configuration;
 mod crash;
 mod ending;
+mod events;
 mod faults;
 mod handover;
 mod harness;
