@@ -159,13 +159,15 @@ impl Copy<'_> {
     /// Copies a member of the record; false where it is left out.
     fn member(&mut self) -> Result<bool, Unusable> {
         let before = self.place();
+        let (fields, has_long_string) = (self.found.fields, self.found.has_long_string);
         let key = self.string()?;
         let name = Name::of(self.record.get(key).unwrap_or_default());
         self.skip_white();
         self.expect(b':')?;
         self.skip_white();
         let value = self.place();
-        if name == Some(Name::ClientIp) && self.normalize && self.peek() == Some(b'"') {
+        let is_address = name == Some(Name::ClientIp) && self.found.address.is_none();
+        if is_address && self.normalize && self.peek() == Some(b'"') {
             self.client_ip()?;
         } else {
             self.value(name == Some(Name::Properties) && self.normalize)?;
@@ -177,6 +179,7 @@ impl Copy<'_> {
                 // Ours is written last.
                 self.flush();
                 self.out.truncate(before);
+                (self.found.fields, self.found.has_long_string) = (fields, has_long_string);
                 return Ok(false);
             }
             Some(Name::Id) => self.found.id = Some(value),

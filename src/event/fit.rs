@@ -36,7 +36,7 @@ const SMALLEST_ROOM: usize = 64;
 const OVERFLOW_ROOM: usize = 2048;
 
 /// The list of shortened paths is no longer than this, in bytes, and none of them than that.
-const LONGEST_LIST: usize = 16 << 10;
+const LONGEST_LIST: usize = 12 << 10;
 const LONGEST_PATH: usize = 256;
 
 const ADDRESS: &str = "ClientIPAddressPort";
@@ -62,8 +62,39 @@ struct Member<'a> {
     /// With its quotes.
     key: &'a [u8],
     value: &'a [u8],
-    /// It is not made shorter than this.
+    /// Its value is not made shorter than this.
     room: usize,
+}
+
+impl Member<'_> {
+    fn is_mandatory(&self) -> bool {
+        self.room == MANDATORY_ROOM
+    }
+
+    /// What it takes at least.
+    fn needs(&self) -> Size {
+        let bytes = self.key.len() + 2 + self.value.len().min(self.room);
+        Size { bytes, fields: fields_of(self.value) }
+    }
+}
+
+/// What members take, or may take.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    bytes: usize,
+    fields: usize,
+}
+
+impl Size {
+    fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, fields: self.fields + other.fields }
+    }
+
+    /// What is left behind `other`, if that fits.
+    fn minus(self, other: Self) -> Option<Self> {
+        let bytes = self.bytes.checked_sub(other.bytes)?;
+        Some(Self { bytes, fields: self.fields.checked_sub(other.fields)? })
+    }
 }
 
 /// What has been decided, and is still found to be needed, for `Truncated`.
@@ -110,12 +141,13 @@ impl Whole<'_> {
             false => self.members.into(),
         };
         let bytes = self.most - reserve.bytes - self.address.map_or(0, address_length);
+        let room = Size { bytes, fields };
         let displaced = |key: &[u8]| {
             key.len() > longest_string.saturating_add(2)
                 || (self.address.is_some() && names(key, ADDRESS))
                 || (reserve.field && names(key, TRUNCATED))
         };
-        let (mut kept, overflow) = select(&members, bytes, fields, displaced);
+        let (mut kept, overflow) = select(&members, room, displaced);
         if let Some(overflow) = &overflow {
             kept.push(Member { key: b"\"Overflow\"", value: overflow, room: OVERFLOW_ROOM });
         }
@@ -141,46 +173,40 @@ impl Whole<'_> {
 /// there are any: those that are `displaced`, and the last ones that don't fit.
 fn select(
     members: &[u8],
-    bytes: usize,
-    fields: usize,
+    room: Size,
     displaced: impl Fn(&[u8]) -> bool,
 ) -> (Vec<Member<'_>>, Option<Vec<u8>>) {
-    let smallest = |m: &Member<'_>| m.key.len() + 2 + m.value.len().min(m.room);
-    // Enough to see whether all fit; the mandatory ones are counted to the end.
-    let (mut needed, mut mandatory) = ((0_usize, 0_usize), (0_usize, 0_usize));
+    let (mut all, mut mandatory) = (Size::default(), Size::default());
     let mut overflows = false;
     for member in read(members) {
-        let (bytes, fields) = (smallest(&member), fields_of(member.value));
-        needed = (needed.0 + bytes, needed.1 + fields);
-        if member.room == MANDATORY_ROOM {
-            mandatory = (mandatory.0 + bytes, mandatory.1 + fields);
+        all = all.plus(member.needs());
+        if member.is_mandatory() {
+            mandatory = mandatory.plus(member.needs());
         }
         overflows |= displaced(member.key);
     }
-    if !overflows && needed.0 <= bytes && needed.1 <= fields {
+    if !overflows && room.minus(all).is_some() {
         return (read(members).collect(), None);
     }
-    let own = OVERFLOW.len() + 4 + OVERFLOW_ROOM;
-    let mut left = (
-        bytes.saturating_sub(mandatory.0 + own),
-        fields.saturating_sub(mandatory.1).saturating_sub(1),
-    );
+    let own = Size { bytes: OVERFLOW.len() + 4 + OVERFLOW_ROOM, fields: 1 };
+    let mut left = room.minus(mandatory.plus(own)).unwrap_or_default();
     let (mut kept, mut others, mut full) = (Vec::new(), b"{".to_vec(), false);
     for member in read(members) {
-        let needs = (smallest(&member), fields_of(member.value));
         let goes = displaced(member.key) || names(member.key, OVERFLOW);
-        if member.room == MANDATORY_ROOM {
+        let rest = left.minus(member.needs()).filter(|_| !goes && !full);
+        if member.is_mandatory() {
             kept.push(member);
-        } else if !goes && !full && needs.0 <= left.0 && needs.1 <= left.1 {
-            left = (left.0 - needs.0, left.1 - needs.1);
+        } else if let Some(rest) = rest {
+            left = rest;
             kept.push(member);
         } else {
             full |= !goes;
             // What is longer than a line is cut in any case.
             if others.len() <= LONGEST_LINE {
-                let value = member.value.get(..LONGEST_LINE).unwrap_or(member.value);
-                let key = member.key.get(..LONGEST_LINE).unwrap_or(member.key);
-                others.extend([key, b":", value, b","].concat());
+                others.extend(member.key.iter().take(LONGEST_LINE));
+                others.push(b':');
+                others.extend(member.value.iter().take(LONGEST_LINE));
+                others.push(b',');
             }
         }
     }

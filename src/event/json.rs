@@ -1,7 +1,6 @@
 //! Moving about in JSON that is known to be valid and without white space, and making strings of it.
 
 /// The parts of a container.
-#[derive(Clone)]
 pub(super) struct Items<'a> {
     rest: &'a [u8],
     keyed: bool,
