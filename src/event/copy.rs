@@ -76,7 +76,7 @@ enum Name {
 }
 
 impl Name {
-    /// By a key as spelt, without its quotes.
+    /// By a key as spelt, without its quotes, if escapes don't hide it.
     fn of(key: &[u8]) -> Option<Self> {
         Some(match key {
             b"Subscription" => Self::Subscription,
@@ -88,11 +88,6 @@ impl Name {
             b"Operation" => Self::Operation,
             b"Workload" => Self::Workload,
             b"UserId" => Self::UserId,
-            _ if key.contains(&b'\\') => {
-                let quoted = [b"\"", key, b"\""].concat();
-                let key = serde_json::from_slice::<String>(&quoted).ok()?;
-                return if key.contains('\\') { None } else { Self::of(key.as_bytes()) };
-            }
             _ => return None,
         })
     }
@@ -103,8 +98,16 @@ impl Name {
 /// # Errors
 /// It is no object or no JSON; `out` then holds a part of it.
 pub(super) fn copy(record: &[u8], normalize: bool, out: &mut Vec<u8>) -> Result<Copied, Unusable> {
-    let mut copy =
-        Copy { record, at: 0, copied: 0, out, normalize, arrays: 0, found: Copied::default() };
+    let mut copy = Copy {
+        record,
+        at: 0,
+        copied: 0,
+        out,
+        normalize,
+        arrays: 0,
+        escaped: false,
+        found: Copied::default(),
+    };
     copy.record()?;
     Ok(copy.found)
 }
@@ -118,6 +121,8 @@ struct Copy<'a> {
     normalize: bool,
     /// How many arrays are open: fields are not counted inside of them.
     arrays: usize,
+    /// Whether an escape has been seen.
+    escaped: bool,
     found: Copied,
 }
 
@@ -160,8 +165,7 @@ impl Copy<'_> {
     fn member(&mut self) -> Result<bool, Unusable> {
         let before = self.place();
         let (fields, has_long_string) = (self.found.fields, self.found.has_long_string);
-        let key = self.string()?;
-        let name = Name::of(self.record.get(key).unwrap_or_default());
+        let name = self.name()?;
         self.skip_white();
         self.expect(b':')?;
         self.skip_white();
@@ -191,6 +195,20 @@ impl Copy<'_> {
             Some(Name::ClientIp | Name::Properties) | None => {}
         }
         Ok(true)
+    }
+
+    /// Copies a key of the record.
+    fn name(&mut self) -> Result<Option<Name>, Unusable> {
+        self.escaped = false;
+        let from = self.at;
+        let inside = self.string()?;
+        if !self.escaped {
+            let key = self.record.get(inside).unwrap_or_default();
+            return Ok(Name::of(key));
+        }
+        let quoted = self.record.get(from..self.at).unwrap_or_default();
+        let meant = serde_json::from_slice::<String>(quoted).ok();
+        Ok(meant.and_then(|key| Name::of(key.as_bytes())))
     }
 
     /// Copies the value of `ClientIP`, as a bare address if it is one with something around it.
@@ -340,6 +358,7 @@ impl Copy<'_> {
     /// Steps over a backslash and what belongs to it. One half of a surrogate pair is no character,
     /// and cJSON, which Wazuh reads with, refuses the whole line for it.
     fn escape_sequence(&mut self) -> Result<(), Unusable> {
+        self.escaped = true;
         let rest = self.record.get(self.at..).unwrap_or_default();
         self.at += match rest {
             [_, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
