@@ -149,6 +149,7 @@ impl Collection {
             output,
             shared: Mutex::new(shared),
             changed: Condvar::new(),
+            large: Mutex::new(()),
             stopped: AtomicBool::new(false),
             events: AtomicU64::new(0),
             api,
@@ -201,6 +202,8 @@ struct Collector {
     deadline: Instant,
     shared: Mutex<Shared>,
     changed: Condvar,
+    /// Held by whoever makes a line of a large record.
+    large: Mutex<()>,
     /// Whoever is inside a blob stops behind the record at hand.
     stopped: AtomicBool,
     events: AtomicU64,
@@ -208,10 +211,7 @@ struct Collector {
 
 /// What came of fetching a blob. `Queued` knows how far it got.
 enum Fetched {
-    /// To its end, with so many records left out since the last one that was marked.
-    Whole {
-        excluded: u64,
-    },
+    Whole,
     /// The run ended inside it.
     Stopped,
     /// The run was over before it had got further than an earlier one.
@@ -454,13 +454,16 @@ impl Collector {
             let element = match records.next_element() {
                 Ok(Some(element)) => element,
                 Ok(None) if index < skip => return Fetched::Restart,
-                Ok(None) => break Fetched::Whole { excluded: batch.excluded_since() },
+                Ok(None) => break Fetched::Whole,
                 Err(_) if late => break Fetched::Late,
                 Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
             };
             index += 1;
             if index > skip {
+                // Repairs take a multiple of a large record's memory: one at a time.
+                let large = element.is_large().then(|| self.large.lock());
                 batch.add(&element, index);
+                drop(large);
             } else if index == skip && batch.id_of(&element) != fetch.queued.blob.last_id {
                 return Fetched::Restart;
             }
@@ -490,18 +493,19 @@ impl Collector {
 
     /// Writes a batch out and marks how far the blob got; false when the run ends here.
     fn write(&self, batch: &mut Batch<'_>, fetch: &mut Fetch) -> bool {
-        if batch.lines().is_empty() {
+        if batch.is_empty() {
             return true;
         }
         // Held until the state knows of it: a run that ends meanwhile repeats nothing.
         let mut turn = self.output.turn();
         let why = match turn.events(batch.lines()) {
             Ok(Written::All) => {
-                self.events.fetch_add(batch.events(), Ordering::Relaxed);
+                self.events.fetch_add(batch.counts().events, Ordering::Relaxed);
                 let (now, mark) = (self.clock().now(), batch.mark());
+                let hand_over = self.run.hand_over && !batch.lines().is_empty();
                 if let Some(stream) = self.lock().stream_mut(fetch.stream) {
-                    stream.wrote(fetch.queued.key, mark.clone(), self.run.hand_over);
-                    stream.leave_out(fetch.queued.key, batch.excluded());
+                    stream.wrote(fetch.queued.key, mark.clone(), hand_over);
+                    stream.count(fetch.queued.key, batch.counts());
                     batch.gaps().for_each(|gap| stream.state.gap(gap, now));
                 }
                 fetch.queued.blob.advance(mark);
@@ -532,14 +536,13 @@ impl Collector {
             stream.came_back(&queued);
         }
         let trouble = match fetched {
-            Fetched::Whole { excluded } => {
+            Fetched::Whole => {
                 let Some(tenant) = shared.tenants.get_mut(t) else {
                     return;
                 };
                 tenant.went_well();
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     stream.blobs += 1;
-                    stream.leave_out(queued.key, excluded);
                     stream.done_with(&queued, latest);
                 }
                 return;
@@ -632,14 +635,7 @@ impl Collector {
                     }
                     of_tenant.insert(Some(stream.content_type), outcome);
                 }
-                if stream.excluded > 0 {
-                    log::info!(
-                        "{} {}: {} records left out by <exclude>",
-                        tenant.name(),
-                        stream.content_type,
-                        stream.excluded
-                    );
-                }
+                stream.tell_counts();
                 report.blobs += stream.blobs;
                 report.lag = report.lag.max(stream.state.lag(now));
                 report.notices.append(&mut stream.notices);

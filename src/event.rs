@@ -12,6 +12,7 @@ mod exclude;
 mod fields;
 mod fit;
 mod json;
+mod name;
 mod value;
 
 use std::borrow::Cow;
@@ -52,10 +53,15 @@ pub struct Options {
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Its line was appended; there the value of its `Id` stands, as JSON, if it has one.
-    Event(Option<Range<usize>>),
-    /// A filter leaves it out.
-    Excluded,
+    /// Its line was appended.
+    Event {
+        /// Where the value of its `Id` stands, as JSON, if it has one.
+        id: Option<Range<usize>>,
+        /// Whether something of it had to be left out, which its `Truncated` lists.
+        shortened: bool,
+    },
+    /// A filter leaves it out; its `Id`, as JSON, if it has one.
+    Excluded(Option<Vec<u8>>),
 }
 
 /// An element that can't be made an event.
@@ -90,35 +96,35 @@ pub fn append_line(
     let copied = copy::copy(&record, options.normalize, out);
     let copied = copied.inspect_err(|_| out.truncate(before))?;
     if options.exclude.iter().any(|exclude| exclude.matches(&copied.traits, out)) {
+        let id = copied.id.and_then(|id| out.get(id).map(<[u8]>::to_vec));
         out.truncate(before);
-        return Ok(Line::Excluded);
+        return Ok(Line::Excluded(id));
     }
-    let tail = format!("\"Subscription\":\"{}\"}}}}", content_type.name());
-    let added = copied.address.as_deref();
-    let length = out.len() - before + added.map_or(0, fit::address_length) + tail.len();
-    let fields = copied.fields + usize::from(added.is_some()) + ENVELOPE_FIELDS;
-    let too_long = length > LONGEST_LINE || (options.normalize && copied.has_long_string);
-    let too_many = options.normalize && fields > MOST_FIELDS;
-    let mut id = copied.id;
-    if too_long || too_many || (added.is_some() && copied.has_address_port) {
+    let tail: [&[u8]; 3] = [b"\"Subscription\":\"", content_type.name().as_bytes(), b"\"}}"];
+    let envelope = HEAD.len() + tail.map(<[u8]>::len).iter().sum::<usize>();
+    let too_long = out.len() - members > LONGEST_LINE - envelope;
+    let too_large = copied.has_long_string || copied.fields + ENVELOPE_FIELDS > MOST_FIELDS;
+    let doubled = copied.adds_address_port && copied.has_address_port;
+    let (mut id, mut shortened) = (copied.id, false);
+    if too_long || (options.normalize && too_large) || doubled {
         let mut anew = Vec::new();
         let whole = fit::Whole {
             members: out.get(members..).unwrap_or_default(),
-            address: added,
-            too_long,
-            // Both parts of the envelope are written here.
-            most: LONGEST_LINE - HEAD.len() - tail.len(),
+            adds_address_port: copied.adds_address_port,
+            most: LONGEST_LINE - envelope,
             normalize: options.normalize,
         };
-        id = whole.write(&mut anew).map(|id| id.start + members..id.end + members);
+        let written = whole.write(&mut anew);
+        id = written.id.map(|id| id.start + members..id.end + members);
+        shortened = written.shortened;
         out.truncate(members);
+        // Of a record of many megabytes nothing is kept.
+        out.shrink_to(2 * (members + LONGEST_LINE));
         out.append(&mut anew);
-    } else {
-        fit::write_address(added, out);
     }
-    out.extend_from_slice(tail.as_bytes());
+    out.extend(tail.iter().copied().flatten());
     out.push(b'\n');
-    Ok(Line::Event(id))
+    Ok(Line::Event { id, shortened })
 }
 
 #[cfg(test)]

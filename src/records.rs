@@ -22,6 +22,17 @@ pub enum Element<'a> {
     TooLarge(u64),
 }
 
+/// A larger record than this is a large one, in bytes; Microsoft's largest are a tenth of it.
+const LARGE: usize = 128 * 1024;
+
+impl Element<'_> {
+    /// Whether it is so large that it matters how many are worked on at once.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        matches!(self, Self::Record(record) if record.len() > LARGE)
+    }
+}
+
 /// Why a blob can't be read to its end.
 #[derive(Debug)]
 pub enum SplitError {

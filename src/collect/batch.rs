@@ -1,7 +1,5 @@
 //! A blob's lines on their way from the splitter to the output.
 
-use std::ops::Range;
-
 use crate::content::{ContentType, excerpt};
 use crate::event::{Line, Options, Unusable, append_line};
 use crate::notice::{Kind, Notice};
@@ -9,9 +7,6 @@ use crate::records::Element;
 
 /// Lines are gathered up to this many bytes before they are written.
 const FULL: usize = 64 << 10;
-
-/// What is kept of the memory for that: a batch and one line more.
-const MOST_KEPT: usize = 2 * FULL;
 
 /// A longer `Id` is not remembered: a blob that breaks off behind it is written again.
 const MOST_ID: usize = 1024;
@@ -23,15 +18,42 @@ pub(super) struct Batch<'a> {
     content_id: String,
     options: &'a Options,
     lines: Vec<u8>,
-    events: u64,
-    /// Records that filters leave out: up to the mark, and since.
-    excluded: (u64, u64),
-    /// The last element that has an `Id`: its number, and where in `lines` its `Id` stands.
-    mark: Option<(u64, Range<usize>)>,
+    counts: Counts,
+    mark: Mark,
     /// The last elements, if they can't be events: from which to which, and why.
     unusable: Option<(u64, u64, Why)>,
     /// The notices that are among the lines.
     gaps: Vec<Notice>,
+}
+
+/// What became of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Written as events.
+    pub(super) events: u64,
+    /// So many of them shortened.
+    pub(super) shortened: u64,
+    /// Left out by filters.
+    pub(super) excluded: u64,
+}
+
+/// The last element that has an `Id`.
+#[derive(Default)]
+struct Mark {
+    /// Its number, from 1; 0 if there is none.
+    index: u64,
+    /// Its `Id` as JSON.
+    id: Vec<u8>,
+}
+
+impl Mark {
+    fn set(&mut self, index: u64, id: Option<&[u8]>) {
+        if let Some(id) = id.filter(|id| id.len() <= MOST_ID) {
+            self.index = index;
+            self.id.clear();
+            self.id.extend_from_slice(id);
+        }
+    }
 }
 
 /// Why an element is no event.
@@ -55,9 +77,8 @@ impl<'a> Batch<'a> {
             content_id: content_id.to_owned(),
             options,
             lines: Vec::new(),
-            events: 0,
-            excluded: (0, 0),
-            mark: None,
+            counts: Counts::default(),
+            mark: Mark::default(),
             unusable: None,
             gaps: Vec::new(),
         }
@@ -71,20 +92,18 @@ impl<'a> Batch<'a> {
             Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
                 match append_line(record, self.content_type, self.options, &mut self.lines) {
-                    Ok(Line::Excluded) => {
-                        self.excluded.1 += 1;
+                    Ok(Line::Excluded(id)) => {
+                        self.counts.excluded += 1;
+                        self.mark.set(index, id.as_deref());
                         return;
                     }
-                    Ok(Line::Event(id)) => {
-                        self.events += 1;
+                    Ok(Line::Event { id, shortened }) => {
+                        self.counts.events += 1;
+                        self.counts.shortened += u64::from(shortened);
+                        self.mark.set(index, id.and_then(|id| self.lines.get(id)));
                         // The notice of what precedes comes first.
                         let notice = self.notice();
-                        let shift = notice.len();
                         self.lines.splice(before..before, notice);
-                        if let Some(id) = id.filter(|id| id.len() <= MOST_ID) {
-                            self.mark = Some((index, id.start + shift..id.end + shift));
-                            self.excluded = (self.excluded.0 + self.excluded.1, 0);
-                        }
                         return;
                     }
                     Err(Unusable::NoObject) => Why::NoObject,
@@ -93,7 +112,7 @@ impl<'a> Batch<'a> {
             }
         };
         match &mut self.unusable {
-            Some((_, last, known)) if *known == why => *last = index,
+            Some((_, last, known)) if *known == why && *last + 1 == index => *last = index,
             _ => {
                 self.end();
                 self.unusable = Some((index, index, why));
@@ -138,13 +157,12 @@ impl<'a> Batch<'a> {
         let Element::Record(record) = element else {
             return None;
         };
-        // Whether it is to be left out now or not, it was written.
-        let options = Options { exclude: Vec::new(), ..*self.options };
         let mut line = Vec::new();
-        match append_line(record, self.content_type, &options, &mut line).ok()? {
-            Line::Event(id) => Some(String::from_utf8_lossy(line.get(id?)?).into_owned()),
-            Line::Excluded => None,
-        }
+        let id = match append_line(record, self.content_type, self.options, &mut line).ok()? {
+            Line::Event { id, .. } => line.get(id?)?.to_vec(),
+            Line::Excluded(id) => id?,
+        };
+        Some(String::from_utf8_lossy(&id).into_owned())
     }
 
     /// What has been gathered: whole lines.
@@ -152,26 +170,20 @@ impl<'a> Batch<'a> {
         &self.lines
     }
 
-    /// How many of them are events.
-    pub(super) fn events(&self) -> u64 {
-        self.events
+    /// What became of the records.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
-    /// How many records filters leave out, up to the mark.
-    pub(super) fn excluded(&self) -> u64 {
-        self.excluded.0
+    /// Whether there is nothing in it that the state has to know.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.counts == Counts::default()
     }
 
-    /// How many behind it: a blob that breaks off here brings them once more.
-    pub(super) fn excluded_since(&self) -> u64 {
-        self.excluded.1
-    }
-
-    /// How far the blob is written with this batch: the number of elements and the last's `Id`.
+    /// How far the blob is dealt with by this batch: the number of elements and the last's `Id`.
     pub(super) fn mark(&self) -> Option<(u64, String)> {
-        let (index, id) = self.mark.clone()?;
-        let id = self.lines.get(id)?;
-        Some((index, String::from_utf8_lossy(id).into_owned()))
+        let Mark { index, id } = &self.mark;
+        (*index > 0).then(|| (*index, String::from_utf8_lossy(id).into_owned()))
     }
 
     /// Takes out the notices that are among the lines.
@@ -186,11 +198,8 @@ impl<'a> Batch<'a> {
 
     pub(super) fn clear(&mut self) {
         self.lines.clear();
-        // After a record of many megabytes.
-        self.lines.shrink_to(MOST_KEPT);
-        self.events = 0;
-        self.mark = None;
-        self.excluded.0 = 0;
+        self.counts = Counts::default();
+        self.mark.index = 0;
     }
 }
 
@@ -235,7 +244,7 @@ mod tests {
         let mut batch = Batch::new("t", ContentType::General, "c", &ALL);
         batch.add(&Element::Record(br#"{"Id":"a"}"#), 1);
         batch.add(&Element::Record(br#"{"x":1}"#), 2);
-        assert_eq!((batch.mark(), batch.events()), (Some((1, "\"a\"".to_owned())), 2));
+        assert_eq!((batch.mark(), batch.counts().events), (Some((1, "\"a\"".to_owned())), 2));
         batch.clear();
         assert_eq!(batch.mark(), None);
         let id = Element::Record(br#"{ "Id" : "a" }"#);
@@ -243,24 +252,45 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_counts_up_to_the_mark_once_it_stands() {
+    fn the_mark_stands_behind_what_is_left_out_as_well() {
         let operation = Some("no".to_owned());
         let exclude = vec![Exclude { operation, ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut batch = Batch::new("t", ContentType::General, "c", &options);
-        let [left_out, event] =
-            [br#"{"Id":"b","Operation":"no"}"#, br#"{"Id":"a","Operation":"ok"}"#];
-        for (n, record) in [left_out, event, left_out, left_out].iter().enumerate() {
-            batch.add(&Element::Record(&record[..]), n as u64 + 1);
-        }
-        assert_eq!((batch.events(), batch.mark()), (1, Some((2, "\"a\"".to_owned()))));
-        assert_eq!((batch.excluded(), batch.excluded_since()), (1, 2));
+        let left_out = Element::Record(br#"{"Id":"b","Operation":"no"}"#);
+        batch.add(&left_out, 1);
+        batch.add(&Element::Record(br#"{"Id":"a","Operation":"ok"}"#), 2);
+        assert_eq!(batch.mark(), Some((2, "\"a\"".to_owned())));
+        batch.add(&left_out, 3);
+        batch.add(&Element::Record(br#"{"Operation":"no"}"#), 4);
+        assert_eq!(batch.mark(), Some((3, "\"b\"".to_owned())));
+        assert_eq!(batch.counts(), Counts { events: 1, shortened: 0, excluded: 3 });
+        assert_eq!(batch.id_of(&left_out), Some("\"b\"".to_owned()));
         batch.clear();
-        batch.add(&Element::Record(left_out), 5);
-        assert_eq!((batch.excluded(), batch.excluded_since(), batch.lines()), (0, 3, &b""[..]));
-        batch.add(&Element::Record(event), 6);
-        assert_eq!((batch.excluded(), batch.excluded_since()), (3, 0));
-        // One that was written before there was the filter is known all the same.
-        assert_eq!(batch.id_of(&Element::Record(left_out)), Some("\"b\"".to_owned()));
+        assert!(batch.is_empty());
+        batch.add(&left_out, 5);
+        assert!(!batch.is_empty() && batch.lines().is_empty());
+        let long = format!(r#"{{"Id":"{}","Operation":"ok"}}"#, "x".repeat(MOST_ID - 1));
+        batch.add(&Element::Record(long.as_bytes()), 6);
+        assert_eq!(batch.mark(), Some((5, "\"b\"".to_owned())), "too long to be remembered");
+    }
+
+    #[test]
+    fn a_record_that_is_left_out_is_not_lost() {
+        let exclude = vec![Exclude { record_type: Some("1".to_owned()), ..Exclude::default() }];
+        let options = Options { normalize: true, exclude };
+        let mut batch = Batch::new("t", ContentType::General, "c", &options);
+        for (n, element) in ["1", r#"{"RecordType":1}"#, "2", "3"].iter().enumerate() {
+            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1);
+        }
+        batch.end();
+        let told: Vec<_> = batch.gaps().map(|gap| gap.response).collect();
+        assert_eq!(
+            told,
+            [
+                "record 1 of content c is no JSON object",
+                "each of the records 3 to 4 of content c is no JSON object"
+            ]
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::batch::Counts;
 use super::tenant::RunContext;
 use crate::api::{Page, Started};
 use crate::config;
@@ -72,8 +73,8 @@ pub(super) struct StreamRun {
     pub(super) served: bool,
     /// Blobs written to their end.
     pub(super) blobs: u64,
-    /// Records that filters left out.
-    pub(super) excluded: u64,
+    /// What became of their records.
+    counts: Counts,
     /// What its last listing ran into; it may still go well.
     pub(super) trouble: Option<Failure>,
     pub(super) failed: Option<Failure>,
@@ -187,7 +188,7 @@ impl StreamRun {
             listed_to: None,
             served: false,
             blobs: 0,
-            excluded: 0,
+            counts: Counts::default(),
             trouble: None,
             failed: None,
             notices: Vec::new(),
@@ -300,10 +301,27 @@ impl StreamRun {
         blob.advance(mark);
     }
 
-    /// Filters have left out so many records of a blob.
-    pub(super) fn leave_out(&mut self, key: u64, records: u64) {
-        self.excluded += records;
-        self.state.leave_out(records, self.handed_over.contains_key(&key));
+    /// Takes in what became of some records of a blob.
+    pub(super) fn count(&mut self, key: u64, counts: Counts) {
+        self.counts.events += counts.events;
+        self.counts.shortened += counts.shortened;
+        self.counts.excluded += counts.excluded;
+        self.state.leave_out(counts.excluded, self.handed_over.contains_key(&key));
+    }
+
+    /// Says in the log what is not as Microsoft sent it.
+    pub(super) fn tell_counts(&self) {
+        let Counts { events, shortened, excluded } = self.counts;
+        let (tenant_id, content_type) = (&self.tenant.tenant_id, self.content_type);
+        if excluded > 0 {
+            log::info!("{tenant_id} {content_type}: records left out by <exclude>: {excluded}");
+        }
+        if shortened > 0 {
+            log::info!(
+                "{tenant_id} {content_type}: events too long for Wazuh: {shortened} of {events}; \
+                 what was shortened stands in their Truncated"
+            );
+        }
     }
 
     /// A blob is no longer being fetched: whoever did it knows more of it now.

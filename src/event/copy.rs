@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::Unusable;
 use super::json::{code, cut, is_second_half, plain, quote};
+use super::name::Name;
 use super::value::{bare_address, whole_number};
 use super::{LONGEST_STRING, MOST_LEVELS};
 
@@ -22,9 +23,9 @@ pub(super) struct Copied {
     pub(super) fields: usize,
     /// Whether a string, or a key, is longer than the indexer takes.
     pub(super) has_long_string: bool,
-    /// `ClientIP` as it was, with its quotes, if it was repaired.
-    pub(super) address: Option<Vec<u8>>,
-    /// Whether it brings a `ClientIPAddressPort` of its own.
+    /// Whether the last member is the `ClientIPAddressPort` that we add, and whether it brings one of
+    /// its own.
+    pub(super) adds_address_port: bool,
     pub(super) has_address_port: bool,
     /// What filters go by.
     pub(super) traits: Traits,
@@ -60,39 +61,6 @@ impl Trait {
     }
 }
 
-/// A member of a record that is treated in a way of its own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    Subscription,
-    Id,
-    ClientIp,
-    ClientIpAddressPort,
-    /// One of the arrays of names and values.
-    Properties,
-    RecordType,
-    Operation,
-    Workload,
-    UserId,
-}
-
-impl Name {
-    /// By a key as spelt, without its quotes, if escapes don't hide it.
-    fn of(key: &[u8]) -> Option<Self> {
-        Some(match key {
-            b"Subscription" => Self::Subscription,
-            b"Id" => Self::Id,
-            b"ClientIP" => Self::ClientIp,
-            b"ClientIPAddressPort" => Self::ClientIpAddressPort,
-            b"ModifiedProperties" | b"Parameters" | b"ExtendedProperties" => Self::Properties,
-            b"RecordType" => Self::RecordType,
-            b"Operation" => Self::Operation,
-            b"Workload" => Self::Workload,
-            b"UserId" => Self::UserId,
-            _ => return None,
-        })
-    }
-}
-
 /// Copies the members of the record's object to `out`, each followed by a comma.
 ///
 /// # Errors
@@ -106,6 +74,8 @@ pub(super) fn copy(record: &[u8], normalize: bool, out: &mut Vec<u8>) -> Result<
         normalize,
         arrays: 0,
         escaped: false,
+        open: Vec::new(),
+        address: None,
         found: Copied::default(),
     };
     copy.record()?;
@@ -123,6 +93,10 @@ struct Copy<'a> {
     arrays: usize,
     /// Whether an escape has been seen.
     escaped: bool,
+    /// The closing bracket of each container that is open.
+    open: Vec<u8>,
+    /// `ClientIP` as it was, with its quotes, if it was repaired.
+    address: Option<Vec<u8>>,
     found: Copied,
 }
 
@@ -155,6 +129,11 @@ impl Copy<'_> {
                 _ => return Err(Unusable::Malformed),
             }
         }
+        if let Some(address) = self.address.take() {
+            self.out.extend([&b"\"ClientIPAddressPort\":"[..], &address, b","].concat());
+            self.found.adds_address_port = true;
+            self.found.fields += 1;
+        }
         self.at += 1;
         self.copied = self.at;
         self.skip_white();
@@ -170,7 +149,7 @@ impl Copy<'_> {
         self.expect(b':')?;
         self.skip_white();
         let value = self.place();
-        let is_address = name == Some(Name::ClientIp) && self.found.address.is_none();
+        let is_address = name == Some(Name::ClientIp) && self.address.is_none();
         if is_address && self.normalize && self.peek() == Some(b'"') {
             self.client_ip()?;
         } else {
@@ -192,7 +171,7 @@ impl Copy<'_> {
             Some(Name::Operation) => traits.operation.found(value),
             Some(Name::Workload) => traits.workload.found(value),
             Some(Name::UserId) => traits.user_id.found(value),
-            Some(Name::ClientIp | Name::Properties) | None => {}
+            _ => {}
         }
         Ok(true)
     }
@@ -202,13 +181,10 @@ impl Copy<'_> {
         self.escaped = false;
         let from = self.at;
         let inside = self.string()?;
-        if !self.escaped {
-            let key = self.record.get(inside).unwrap_or_default();
-            return Ok(Name::of(key));
+        if self.escaped {
+            return Ok(Name::of(self.record.get(from..self.at).unwrap_or_default()));
         }
-        let quoted = self.record.get(from..self.at).unwrap_or_default();
-        let meant = serde_json::from_slice::<String>(quoted).ok();
-        Ok(meant.and_then(|key| Name::of(key.as_bytes())))
+        Ok(Name::plain(self.record.get(inside).unwrap_or_default()))
     }
 
     /// Copies the value of `ClientIP`, as a bare address if it is one with something around it.
@@ -220,7 +196,7 @@ impl Copy<'_> {
         let bare =
             serde_json::from_slice::<String>(spelt).ok().and_then(|text| bare_address(&text));
         if let Some(bare) = bare {
-            self.found.address = Some(spelt.to_vec());
+            self.address = Some(spelt.to_vec());
             self.replace(from, &bare);
         }
         Ok(())
@@ -229,17 +205,15 @@ impl Copy<'_> {
     /// Copies one value of any depth, without recursion. `properties`: it is one of the arrays of
     /// names and values, so items that are strings become objects, as the others are.
     fn value(&mut self, properties: bool) -> Result<(), Unusable> {
-        // The closing bracket of each container that is open.
-        let mut open: Vec<u8> = Vec::new();
         let mut deep: Option<Deep> = None;
         loop {
             self.skip_white();
             match self.peek() {
                 Some(bracket @ (b'{' | b'[')) => {
                     // The record is a level, and so is this one.
-                    if open.len() + 2 > MOST_LEVELS && deep.is_none() {
+                    if self.open.len() + 2 > MOST_LEVELS && deep.is_none() {
                         self.flush();
-                        let (levels, start) = (open.len(), self.out.len());
+                        let (levels, start) = (self.open.len(), self.out.len());
                         deep = Some(Deep { levels, start, fields: self.found.fields });
                     }
                     let close = if bracket == b'{' { b'}' } else { b']' };
@@ -248,7 +222,7 @@ impl Copy<'_> {
                         self.arrays += 1;
                     }
                     self.at += 1;
-                    open.push(close);
+                    self.open.push(close);
                     self.skip_white();
                     if self.peek() != Some(close) {
                         if close == b'}' {
@@ -265,7 +239,7 @@ impl Copy<'_> {
                     } else {
                         self.number()?;
                     }
-                    if properties && open == [b']'] {
+                    if properties && self.open == [b']'] {
                         self.make_an_object(from);
                     }
                 }
@@ -276,7 +250,7 @@ impl Copy<'_> {
             }
             // Behind a value: close what ends here, up to the comma before the next value.
             loop {
-                let Some(close) = open.last().copied() else {
+                let Some(close) = self.open.last().copied() else {
                     return Ok(());
                 };
                 self.skip_white();
@@ -291,9 +265,10 @@ impl Copy<'_> {
                     }
                     Some(byte) if byte == close => {
                         self.at += 1;
-                        open.pop();
+                        self.open.pop();
                         self.arrays -= usize::from(close == b']');
-                        if let Some(container) = deep.take_if(|deep| deep.levels == open.len()) {
+                        if let Some(container) = deep.take_if(|deep| deep.levels == self.open.len())
+                        {
                             self.flush();
                             self.make_a_string(&container);
                         }

@@ -3,36 +3,56 @@
 //! The decoder flattens objects; an array or a null is one field, `""` and `{}` are none. Behind the
 //! 256th it keeps nothing, so a record whose `RecordType` comes late would match no rule.
 
-use std::borrow::Cow;
-
 use super::MOST_LEVELS;
-use super::json::{quote, take, value_length};
+use super::json::{take, value_length};
 
-/// Makes strings of the deepest objects, the largest first, until `members` make no more than `most`
-/// fields, or all objects of more than one field are strings.
-pub(super) fn fold(members: &[u8], most: usize) -> Cow<'_, [u8]> {
-    let levels = Levels::of(members);
-    if levels.fields_down_to(MOST_LEVELS) <= most {
-        return Cow::Borrowed(members);
-    }
-    // Down to `whole` objects can stay; of the level below, some must become strings, and all of
-    // those further down.
-    let whole = (1..MOST_LEVELS).rev().find(|level| levels.fields_down_to(*level) <= most);
-    let whole = whole.unwrap_or(1);
-    let mut excess = levels.fields_down_to(whole + 1).saturating_sub(most);
-    let mut sizes: Vec<_> = sizes(members, whole + 1).into_iter().enumerate().collect();
-    sizes.sort_by_key(|(_, fields)| std::cmp::Reverse(*fields));
-    let mut strings = vec![false; sizes.len()];
-    for (n, fields) in sizes {
-        if excess == 0 || fields < 2 {
-            break;
+/// Which objects have to become strings.
+pub(super) struct Folding {
+    /// On this level some have to, and below it all that have more than one field.
+    level: usize,
+    /// Which of that level, in their order.
+    strings: std::vec::IntoIter<bool>,
+}
+
+impl Folding {
+    /// The deepest objects, the largest first, until `members` make no more than `most` fields, or all
+    /// objects of more than one field are strings.
+    pub(super) fn of(members: &[u8], most: usize) -> Self {
+        let levels = Levels::of(members);
+        if levels.fields_down_to(MOST_LEVELS) <= most {
+            return Self::none();
         }
-        excess = excess.saturating_sub(fields - 1);
-        if let Some(string) = strings.get_mut(n) {
-            *string = true;
+        let all_below = (1..MOST_LEVELS).rev().find(|level| levels.fields_down_to(*level) <= most);
+        let level = all_below.unwrap_or(1) + 1;
+        let mut excess = levels.fields_down_to(level).saturating_sub(most);
+        let mut sizes: Vec<_> = sizes(members, level).into_iter().enumerate().collect();
+        sizes.sort_by_key(|(_, fields)| std::cmp::Reverse(*fields));
+        let mut strings = vec![false; sizes.len()];
+        for (n, fields) in sizes {
+            if excess == 0 || fields < 2 {
+                break;
+            }
+            excess = excess.saturating_sub(fields - 1);
+            if let Some(string) = strings.get_mut(n) {
+                *string = true;
+            }
+        }
+        Self { level, strings: strings.into_iter() }
+    }
+
+    /// None at all.
+    pub(super) fn none() -> Self {
+        Self { level: usize::MAX, strings: Vec::new().into_iter() }
+    }
+
+    /// Whether an object of this level has to; to be asked for each in its turn that is in no string.
+    pub(super) fn takes(&mut self, object: &[u8], level: usize) -> bool {
+        if level == self.level {
+            self.strings.next().unwrap_or_default()
+        } else {
+            level > self.level && fields_of(object) > 1
         }
     }
-    Cow::Owned(with_strings(members, whole + 1, &strings))
 }
 
 /// The fields of a value.
@@ -40,43 +60,11 @@ pub(super) fn fields_of(value: &[u8]) -> usize {
     match value {
         [b'{', inside @ .., b'}'] => {
             let mut walk = Walk::new(inside);
-            std::iter::from_fn(|| walk.step()).filter(Step::is_field).count()
+            let steps = std::iter::from_fn(|| walk.step());
+            steps.filter(|step| matches!(step, Step::Field(_))).count()
         }
         b"\"\"" => 0,
         _ => 1,
-    }
-}
-
-/// Writes `members` with those objects of `level` as strings that `strings` says, in their order, and
-/// all below that level that have more than one field.
-fn with_strings(members: &[u8], level: usize, strings: &[bool]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(members.len() + members.len() / 8);
-    let mut strings = strings.iter();
-    let mut walk = Walk::new(members);
-    loop {
-        if walk.level >= level - 1
-            && let Some(object) = walk.object()
-        {
-            let string = match walk.level == level - 1 {
-                true => *strings.next().unwrap_or(&false),
-                false => fields_of(object) > 1,
-            };
-            if string || walk.level == level {
-                walk.skip(object);
-                if string {
-                    quote(object, &mut out)
-                } else {
-                    out.extend_from_slice(object)
-                }
-                continue;
-            }
-        }
-        match walk.step() {
-            Some(Step::Field(text) | Step::Nothing(text)) => out.extend_from_slice(text),
-            Some(Step::Open) => out.push(b'{'),
-            Some(Step::Close) => out.push(b'}'),
-            None => return out,
-        }
     }
 }
 
@@ -128,7 +116,7 @@ impl Levels {
                     add(&mut levels.fields, walk.level);
                     empty = 0;
                 }
-                Step::Nothing(_) => {}
+                Step::Key(_) | Step::Empty | Step::Comma => {}
                 Step::Open => empty += 1,
                 Step::Close if empty > 0 => empty -= 1,
                 Step::Close => add(&mut levels.objects, walk.level + 1),
@@ -145,47 +133,45 @@ impl Levels {
 }
 
 /// Steps through the members of an object and of those in it, but not through arrays.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     rest: &'a [u8],
     /// 1 in the outermost object.
-    level: usize,
+    pub(super) level: usize,
     key_is_next: bool,
 }
 
-enum Step<'a> {
+/// One token, or an array as a whole.
+pub(super) enum Step<'a> {
+    /// A key with its quotes; a colon follows it.
+    Key(&'a [u8]),
     /// A value that is a field.
     Field(&'a [u8]),
-    /// A key with its colon, a comma, or an empty string.
-    Nothing(&'a [u8]),
+    /// An empty string, which is none.
+    Empty,
+    Comma,
     /// Into an object; `level` is its own.
     Open,
     /// Out of one; `level` is what it is in.
     Close,
 }
 
-impl Step<'_> {
-    fn is_field(&self) -> bool {
-        matches!(self, Self::Field(_))
-    }
-}
-
 impl<'a> Walk<'a> {
-    fn new(members: &'a [u8]) -> Self {
+    pub(super) fn new(members: &'a [u8]) -> Self {
         Self { rest: members, level: 1, key_is_next: true }
     }
 
     /// The object that comes next, if it is one.
-    fn object(&self) -> Option<&'a [u8]> {
+    pub(super) fn object(&self) -> Option<&'a [u8]> {
         let is_object = !self.key_is_next && self.rest.first() == Some(&b'{');
         if is_object { self.rest.get(..value_length(self.rest)) } else { None }
     }
 
     /// Steps over that.
-    fn skip(&mut self, object: &[u8]) {
+    pub(super) fn skip(&mut self, object: &[u8]) {
         take(&mut self.rest, |_| object.len());
     }
 
-    fn step(&mut self) -> Option<Step<'a>> {
+    pub(super) fn step(&mut self) -> Option<Step<'a>> {
         Some(match self.rest.first()? {
             b'}' => {
                 take(&mut self.rest, |_| 1);
@@ -193,12 +179,15 @@ impl<'a> Walk<'a> {
                 Step::Close
             }
             b',' => {
+                take(&mut self.rest, |_| 1);
                 self.key_is_next = true;
-                Step::Nothing(take(&mut self.rest, |_| 1))
+                Step::Comma
             }
             _ if self.key_is_next => {
                 self.key_is_next = false;
-                Step::Nothing(take(&mut self.rest, |rest| value_length(rest) + 1))
+                let key = take(&mut self.rest, value_length);
+                take(&mut self.rest, |_| 1);
+                Step::Key(key)
             }
             b'{' => {
                 take(&mut self.rest, |_| 1);
@@ -207,7 +196,7 @@ impl<'a> Walk<'a> {
                 Step::Open
             }
             _ => match take(&mut self.rest, value_length) {
-                b"\"\"" => Step::Nothing(b"\"\""),
+                b"\"\"" => Step::Empty,
                 value => Step::Field(value),
             },
         })
@@ -218,8 +207,21 @@ impl<'a> Walk<'a> {
 mod tests {
     use super::*;
 
-    fn folded(members: &str, most: usize) -> String {
-        String::from_utf8(fold(members.as_bytes(), most).into_owned()).unwrap()
+    /// Which objects of `members` become strings, by their texts.
+    fn folded(members: &str, most: usize) -> Vec<&str> {
+        let mut folding = Folding::of(members.as_bytes(), most);
+        let mut walk = Walk::new(members.as_bytes());
+        let mut strings = Vec::new();
+        loop {
+            if let Some(object) = walk.object()
+                && folding.takes(object, walk.level + 1)
+            {
+                walk.skip(object);
+                strings.push(std::str::from_utf8(object).unwrap());
+            } else if walk.step().is_none() {
+                return strings;
+            }
+        }
     }
 
     #[test]
@@ -244,32 +246,31 @@ mod tests {
     #[test]
     fn the_deepest_objects_become_strings_first_and_no_more_than_needed() {
         let members = r#""a":1,"b":{"c":2,"d":{"e":3,"f":4,"g":{"h":5,"i":6}},"j":{"k":7,"l":8,"m":9}},"n":{"o":10,"p":11},"#;
-        // 11 fields.
-        assert_eq!(folded(members, 11), members);
-        let g = r#""a":1,"b":{"c":2,"d":{"e":3,"f":4,"g":"{\"h\":5,\"i\":6}"},"j":{"k":7,"l":8,"m":9}},"n":{"o":10,"p":11},"#;
-        assert_eq!(folded(members, 10), g);
-        // Of two on a level the first of the largest; what is in it is spelt as it was.
-        let d = r#""a":1,"b":{"c":2,"d":"{\"e\":3,\"f\":4,\"g\":{\"h\":5,\"i\":6}}","j":{"k":7,"l":8,"m":9}},"n":{"o":10,"p":11},"#;
-        assert_eq!(folded(members, 9), d);
-        assert_eq!(folded(members, 8), d);
-        let j = r#""a":1,"b":{"c":2,"d":"{\"e\":3,\"f\":4,\"g\":{\"h\":5,\"i\":6}}","j":"{\"k\":7,\"l\":8,\"m\":9}"},"n":{"o":10,"p":11},"#;
-        assert_eq!(folded(members, 7), j);
-        assert_eq!(folded(members, 6), j);
-        // On the next level, that with more fields goes first.
-        let b = folded(members, 5);
-        assert!(b.starts_with(r#""a":1,"b":"{\"c\":2,"#), "{b}");
-        assert!(b.ends_with(r#","n":{"o":10,"p":11},"#), "{b}");
+        let (g, j) = (r#"{"h":5,"i":6}"#, r#"{"k":7,"l":8,"m":9}"#);
+        let d = &*format!(r#"{{"e":3,"f":4,"g":{g}}}"#);
+        let b = &*format!(r#"{{"c":2,"d":{d},"j":{j}}}"#);
+        let n = r#"{"o":10,"p":11}"#;
+        // 11 fields. Of two objects on a level the larger one, or the first.
+        let none: [&str; 0] = [];
+        assert_eq!(folded(members, 11), none);
+        assert_eq!(folded(members, 10), [g]);
+        assert_eq!(folded(members, 9), [d]);
+        assert_eq!(folded(members, 8), [d]);
+        assert_eq!(folded(members, 7), [d, j]);
+        assert_eq!(folded(members, 6), [d, j]);
+        assert_eq!(folded(members, 5), [b]);
+        assert_eq!(folded(members, 4), [b]);
+        assert_eq!(folded(members, 3), [b, n]);
         // More can't be done here.
-        assert_eq!(folded(members, 1), folded(members, 3));
-        assert!(folded(members, 1).ends_with(r#","n":"{\"o\":10,\"p\":11}","#));
+        assert_eq!(folded(members, 1), [b, n]);
     }
 
     #[test]
     fn objects_that_save_nothing_stay() {
         let members = r#""a":{"b":{"c":{"d":1}}},"e":{},"f":{"g":""},"h":{"i":{"j":1,"k":2}},"#;
-        assert_eq!(folded(members, 3), members);
-        let h = r#""a":{"b":{"c":{"d":1}}},"e":{},"f":{"g":""},"h":{"i":"{\"j\":1,\"k\":2}"},"#;
-        assert_eq!(folded(members, 2), h);
-        assert_eq!(folded(members, 0), h);
+        let none: [&str; 0] = [];
+        assert_eq!(folded(members, 3), none);
+        assert_eq!(folded(members, 2), [r#"{"j":1,"k":2}"#]);
+        assert_eq!(folded(members, 0), [r#"{"j":1,"k":2}"#]);
     }
 }

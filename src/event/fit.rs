@@ -1,30 +1,17 @@
 //! Writes a record anew that is too long for a line, has a string that the indexer rejects, or too
-//! many fields: with its longest values shortened, and what finds no room in one string.
+//! many fields: with its longest strings and arrays shortened, and what finds no room in one string.
 //!
-//! Of every container, each part may have so much, and those that need less leave the rest to the
-//! others; so small values stay as they are and the largest are shortened first.
+//! All strings and arrays of a record, in whatever objects, may have so many bytes each, and those that
+//! need fewer leave the rest to the others; so small ones stay as they are and the longest are shortened
+//! first.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::fields::{fields_of, fold};
-use super::json::{Items, cut, names, quote};
+use super::fields::{Folding, Step, Walk, fields_of};
+use super::json::{Items, Part, cut, inside, quote};
+use super::name::Name;
 use super::{ENVELOPE_FIELDS, LONGEST_LINE, LONGEST_STRING, MOST_FIELDS};
-
-/// What every record has (documented by Microsoft; the last one nearly every one): these never give
-/// way to others.
-const MANDATORY: [&str; 10] = [
-    "Id",
-    "RecordType",
-    "CreationTime",
-    "Operation",
-    "OrganizationId",
-    "UserType",
-    "UserKey",
-    "Workload",
-    "UserId",
-    "ClientIP",
-];
 
 /// A mandatory value is not shortened below this, in bytes.
 const MANDATORY_ROOM: usize = 4096;
@@ -32,46 +19,145 @@ const MANDATORY_ROOM: usize = 4096;
 /// Any other not below this.
 const SMALLEST_ROOM: usize = 64;
 
-/// What `Overflow` has at least, if there is one.
+/// What `Overflow` has at least, if there is one, and what is looked at to fill it.
 const OVERFLOW_ROOM: usize = 2048;
+const MOST_OVERFLOW: usize = 1 << 20;
+
+/// Its key.
+const OVERFLOW: &[u8] = b"\"Overflow\":";
 
 /// The list of shortened paths is no longer than this, in bytes, and none of them than that.
 const LONGEST_LIST: usize = 12 << 10;
-const LONGEST_PATH: usize = 256;
+pub(super) const LONGEST_PATH: usize = 256;
 
-const ADDRESS: &str = "ClientIPAddressPort";
-const OVERFLOW: &str = "Overflow";
-const TRUNCATED: &str = "Truncated";
+/// Stands for what a list or a path leaves out.
+const ELLIPSIS: &[u8] = "…".as_bytes();
 
 /// A record as a whole.
 pub(super) struct Whole<'a> {
     /// Its members as copied, each with a comma behind it.
     pub(super) members: &'a [u8],
-    /// What goes to `ClientIPAddressPort`, as JSON.
-    pub(super) address: Option<&'a [u8]>,
-    /// Whether it, or a string of it, is too long.
-    pub(super) too_long: bool,
+    /// Whether the last of them is the `ClientIPAddressPort` that we add.
+    pub(super) adds_address_port: bool,
     /// The most bytes that its members may take.
     pub(super) most: usize,
     /// Whether long strings and many fields are repaired as well.
     pub(super) normalize: bool,
 }
 
+/// A record written anew.
+pub(super) struct Written {
+    /// Where the value of `Id` stands.
+    pub(super) id: Option<Range<usize>>,
+    /// Whether something was shortened.
+    pub(super) shortened: bool,
+}
+
+impl Whole<'_> {
+    /// Writes the members that fit to `out`, which is empty, each with a comma behind it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Written {
+        // Bytes kept free for `Truncated`.
+        let mut reserved = 0;
+        loop {
+            let (id, cut) = self.write_with(reserved, out);
+            let list = list(&cut);
+            if list.len() <= reserved {
+                out.extend_from_slice(&list);
+                return Written { id, shortened: !cut.is_empty() };
+            }
+            // With less room more may be shortened, so that the list grows, but not for ever.
+            reserved = list.len() + list.len() / 4;
+            out.clear();
+        }
+    }
+
+    fn write_with(
+        &self,
+        reserved: usize,
+        out: &mut Vec<u8>,
+    ) -> (Option<Range<usize>>, Vec<Vec<u8>>) {
+        let truncated = reserved > 0;
+        let fields = MOST_FIELDS - ENVELOPE_FIELDS - usize::from(truncated);
+        let (longest_string, fields) =
+            if self.normalize { (LONGEST_STRING, fields) } else { (usize::MAX, usize::MAX) };
+        // What is too long in any case, and too many fields.
+        let mut members = Vec::new();
+        let mut shortener = Shortener::new(longest_string, &mut members);
+        let mut folding = Folding::of(self.members, fields);
+        shortener.members(self.members, LONGEST_LINE, &mut folding, None);
+        let cut = shortener.cut;
+
+        let room = Size { bytes: self.most.saturating_sub(reserved), fields };
+        let displaced = |member: &Member<'_>| match member.name {
+            Some(Name::ClientIpAddressPort) => self.adds_address_port && !member.is_last,
+            Some(Name::Truncated) => truncated,
+            _ => false,
+        };
+        let (kept, others) = select(&members, room, displaced);
+        let mut shortener = Shortener::new(longest_string, out);
+        shortener.cut = cut;
+        let (mut leaves, mut values) = (Parts::default(), Parts::default());
+        for member in &kept {
+            leaves.fixed += 1;
+            leaves.add_leaves(member.text, member.room);
+            values.add(member.key.len() + 2, member.value.len(), member.room);
+        }
+        if let Some(others) = &others {
+            let string = shortener.overflow(others, LONGEST_LINE);
+            leaves.add(OVERFLOW.len() + 1, string.len(), OVERFLOW_ROOM);
+            values.add(OVERFLOW.len() + 1, string.len(), OVERFLOW_ROOM);
+        }
+        let most = leaves.highest(room.bytes);
+        // Where there are so many in objects that these can't be kept whole.
+        let most_of_value = values.highest(room.bytes).unwrap_or_default();
+        let mut id = None;
+        for member in &kept {
+            let from = shortener.out.len() + member.key.len() + 1;
+            if let Some(most) = most {
+                let most = most.max(member.room);
+                shortener.members(member.text, most, &mut Folding::none(), None);
+            } else {
+                shortener.key(member.key, None);
+                shortener.value(member.value, most_of_value.max(member.room));
+            }
+            if member.name == Some(Name::Id) {
+                id = Some(from..shortener.out.len());
+            }
+            shortener.out.push(b',');
+        }
+        if let Some(others) = &others {
+            let most = most.unwrap_or(most_of_value).max(OVERFLOW_ROOM);
+            let string = shortener.overflow(others, most);
+            shortener.out.extend([OVERFLOW, &string, b","].concat());
+        }
+        (id, shortener.cut)
+    }
+}
+
 /// A member to be written.
 struct Member<'a> {
+    /// Key and value as they stand.
+    text: &'a [u8],
     /// With its quotes.
     key: &'a [u8],
+    name: Option<Name>,
     value: &'a [u8],
     /// Its value is not made shorter than this.
     room: usize,
+    is_last: bool,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    fn new(part: Part<'a>, room: usize) -> Self {
+        let Part { text, key, value } = part;
+        Self { text, key, name: Name::of(key), value, room, is_last: false }
+    }
+
     fn is_mandatory(&self) -> bool {
         self.room == MANDATORY_ROOM
     }
 
-    /// What it takes at least.
+    /// What it takes at least, with its comma.
     fn needs(&self) -> Size {
         let bytes = self.key.len() + 2 + self.value.len().min(self.room);
         Size { bytes, fields: fields_of(self.value) }
@@ -97,84 +183,12 @@ impl Size {
     }
 }
 
-/// What has been decided, and is still found to be needed, for `Truncated`.
-#[derive(Clone, Copy)]
-struct Reserve {
-    field: bool,
-    bytes: usize,
-}
-
-impl Whole<'_> {
-    /// Writes the members that fit to `out`, which is empty, each with a comma behind it. Gives where
-    /// the value of `Id` stands.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> Option<Range<usize>> {
-        let mut reserve = Reserve { field: self.too_long, bytes: 0 };
-        loop {
-            let (id, cut) = self.write_with(reserve, out);
-            let list = list(&cut);
-            let needs = Reserve { field: !cut.is_empty(), bytes: list.len() };
-            if needs.bytes <= reserve.bytes && needs.field <= reserve.field {
-                out.extend_from_slice(&list);
-                write_address(self.address, out);
-                return id;
-            }
-            // With less room more may be shortened, so that the list grows.
-            reserve.field |= needs.field;
-            reserve.bytes = needs.bytes + needs.bytes / 4;
-            out.clear();
-        }
-    }
-
-    fn write_with(
-        &self,
-        reserve: Reserve,
-        out: &mut Vec<u8>,
-    ) -> (Option<Range<usize>>, Vec<Vec<u8>>) {
-        let longest_string = if self.normalize { LONGEST_STRING } else { usize::MAX };
-        let added = usize::from(self.address.is_some()) + usize::from(reserve.field);
-        let fields = match self.normalize {
-            true => MOST_FIELDS - ENVELOPE_FIELDS - added,
-            false => usize::MAX,
-        };
-        let members = match self.normalize {
-            true => fold(self.members, fields),
-            false => self.members.into(),
-        };
-        let bytes = self.most - reserve.bytes - self.address.map_or(0, address_length);
-        let room = Size { bytes, fields };
-        let displaced = |key: &[u8]| {
-            key.len() > longest_string.saturating_add(2)
-                || (self.address.is_some() && names(key, ADDRESS))
-                || (reserve.field && names(key, TRUNCATED))
-        };
-        let (mut kept, overflow) = select(&members, room, displaced);
-        if let Some(overflow) = &overflow {
-            kept.push(Member { key: b"\"Overflow\"", value: overflow, room: OVERFLOW_ROOM });
-        }
-        let mut shortener = Shortener { longest_string, out, path: Vec::new(), cut: Vec::new() };
-        let most = highest(bytes, kept.iter().map(|m| (m.key.len() + 2, m.value.len(), m.room)));
-        let mut id = None;
-        for member in &kept {
-            shortener.out.extend_from_slice(member.key);
-            shortener.out.push(b':');
-            let from = shortener.out.len();
-            shortener.path = inside(member.key).to_vec();
-            shortener.value(member.value, most.max(member.room));
-            if names(member.key, "Id") {
-                id = Some(from..shortener.out.len());
-            }
-            shortener.out.push(b',');
-        }
-        (id, shortener.cut)
-    }
-}
-
-/// Chooses the members that are written on their own; the text of `Overflow` holds the others, if
-/// there are any: those that are `displaced`, and the last ones that don't fit.
+/// Chooses the members that are written on their own, and makes an object of the others, if there are
+/// any: those that are `displaced`, and the last ones that don't fit.
 fn select(
     members: &[u8],
     room: Size,
-    displaced: impl Fn(&[u8]) -> bool,
+    displaced: impl Fn(&Member<'_>) -> bool,
 ) -> (Vec<Member<'_>>, Option<Vec<u8>>) {
     let (mut all, mut mandatory) = (Size::default(), Size::default());
     let mut overflows = false;
@@ -183,16 +197,16 @@ fn select(
         if member.is_mandatory() {
             mandatory = mandatory.plus(member.needs());
         }
-        overflows |= displaced(member.key);
+        overflows |= displaced(&member);
     }
     if !overflows && room.minus(all).is_some() {
         return (read(members).collect(), None);
     }
-    let own = Size { bytes: OVERFLOW.len() + 4 + OVERFLOW_ROOM, fields: 1 };
+    let own = Size { bytes: OVERFLOW.len() + 1 + OVERFLOW_ROOM, fields: 1 };
     let mut left = room.minus(mandatory.plus(own)).unwrap_or_default();
     let (mut kept, mut others, mut full) = (Vec::new(), b"{".to_vec(), false);
     for member in read(members) {
-        let goes = displaced(member.key) || names(member.key, OVERFLOW);
+        let goes = displaced(&member) || member.name == Some(Name::Overflow);
         let rest = left.minus(member.needs()).filter(|_| !goes && !full);
         if member.is_mandatory() {
             kept.push(member);
@@ -201,46 +215,82 @@ fn select(
             kept.push(member);
         } else {
             full |= !goes;
-            // What is longer than a line is cut in any case.
-            if others.len() <= LONGEST_LINE {
-                others.extend(member.key.iter().take(LONGEST_LINE));
-                others.push(b':');
-                others.extend(member.value.iter().take(LONGEST_LINE));
-                others.push(b',');
+            if others.len() < MOST_OVERFLOW {
+                others.extend([member.text, b","].concat());
             }
         }
     }
     others.pop();
     others.push(b'}');
-    let mut text = Vec::new();
-    quote(&others, &mut text);
-    (kept, Some(text))
+    (kept, Some(others))
 }
 
 /// The members, the first of each mandatory name with the room that is due to it.
 fn read(members: &[u8]) -> impl Iterator<Item = Member<'_>> {
-    let mut missing = MANDATORY.to_vec();
-    Items::members(members).map(move |(key, value)| {
-        let found = missing.iter().position(|name| names(key, name));
-        let mandatory = found.map(|at| missing.swap_remove(at));
-        let room = if mandatory.is_some() { MANDATORY_ROOM } else { SMALLEST_ROOM };
-        Member { key, value, room }
+    let mut seen = Vec::new();
+    let mut items = Items::members(members);
+    std::iter::from_fn(move || {
+        let mut member = Member::new(items.next()?, SMALLEST_ROOM);
+        member.is_last = items.is_empty();
+        let mandatory = member.name.filter(|name| name.is_mandatory() && !seen.contains(name));
+        if let Some(name) = mandatory {
+            seen.push(name);
+            member.room = MANDATORY_ROOM;
+        }
+        Some(member)
     })
 }
 
-/// The most that each of several parts may have, so that they take no more than `bytes` together.
-/// A part: its bytes besides its value, its value's, and the fewest that the value gets.
-fn highest(bytes: usize, parts: impl Iterator<Item = (usize, usize, usize)> + Clone) -> usize {
-    let fits = |most: usize| {
-        let needed = parts.clone().map(|(own, value, room)| own + value.min(most.max(room)));
-        needed.sum::<usize>() <= bytes
-    };
-    let (mut low, mut high) = (0, bytes);
-    while low < high {
-        let middle = (low + high).div_ceil(2);
-        if fits(middle) { low = middle } else { high = middle - 1 }
+/// What shares some bytes.
+#[derive(Default)]
+struct Parts {
+    /// Bytes that can't be saved.
+    fixed: usize,
+    /// Parts that can be shortened: their bytes, and the fewest that they get.
+    large: Vec<(usize, usize)>,
+}
+
+impl Parts {
+    /// A part, and the bytes around it.
+    fn add(&mut self, around: usize, bytes: usize, room: usize) {
+        self.fixed += around;
+        if bytes <= room {
+            self.fixed += bytes;
+        } else {
+            self.large.push((bytes, room));
+        }
     }
-    low
+
+    /// Every string and array of some members.
+    fn add_leaves(&mut self, members: &[u8], room: usize) {
+        let mut walk = Walk::new(members);
+        while let Some(step) = walk.step() {
+            match step {
+                Step::Key(key) => self.fixed += key.len() + 1,
+                Step::Field(value) => self.add(0, value.len(), room),
+                Step::Empty => self.fixed += 2,
+                Step::Comma | Step::Open | Step::Close => self.fixed += 1,
+            }
+        }
+    }
+
+    /// The most that each may have, so that together they take no more than `bytes`; none where they
+    /// can't.
+    fn highest(&self, bytes: usize) -> Option<usize> {
+        let fits = |most: usize| {
+            let large = self.large.iter().map(|(bytes, room)| (*bytes).min(most.max(*room)));
+            self.fixed + large.sum::<usize>() <= bytes
+        };
+        if !fits(0) {
+            return None;
+        }
+        let (mut low, mut high) = (0, bytes);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if fits(middle) { low = middle } else { high = middle - 1 }
+        }
+        Some(low)
+    }
 }
 
 /// Writes values, shortened where they are too long.
@@ -253,7 +303,61 @@ struct Shortener<'a> {
     cut: Vec<Vec<u8>>,
 }
 
-impl Shortener<'_> {
+impl<'a> Shortener<'a> {
+    fn new(longest_string: usize, out: &'a mut Vec<u8>) -> Self {
+        Self { longest_string, out, path: Vec::new(), cut: Vec::new() }
+    }
+
+    /// Writes members, with `most` bytes at most for each of their strings and arrays, in whatever
+    /// objects. `outside`: the length of the path that they are in, if they are in one.
+    fn members(
+        &mut self,
+        members: &[u8],
+        most: usize,
+        folding: &mut Folding,
+        outside: Option<usize>,
+    ) {
+        let mut walk = Walk::new(members);
+        let mut paths = vec![outside];
+        loop {
+            if let Some(object) = walk.object()
+                && folding.takes(object, walk.level + 1)
+            {
+                walk.skip(object);
+                let text = self.text_of(object, LONGEST_LINE);
+                quote(&text, self.out);
+                continue;
+            }
+            match walk.step() {
+                Some(Step::Key(key)) => self.key(key, paths.last().copied().flatten()),
+                Some(Step::Field(value)) => self.value(value, most),
+                Some(Step::Empty) => self.out.extend_from_slice(b"\"\""),
+                Some(Step::Comma) => self.out.push(b','),
+                Some(Step::Open) => {
+                    self.out.push(b'{');
+                    paths.push(Some(self.path.len()));
+                }
+                Some(Step::Close) => {
+                    self.out.push(b'}');
+                    paths.pop();
+                }
+                None => break,
+            }
+        }
+        self.path.truncate(outside.unwrap_or_default());
+    }
+
+    /// Writes a key with its colon.
+    fn key(&mut self, key: &[u8], outside: Option<usize>) {
+        self.path.truncate(outside.unwrap_or_default());
+        if outside.is_some() {
+            self.path.push(b'.');
+        }
+        self.path.extend_from_slice(inside(key));
+        self.string(inside(key), LONGEST_LINE);
+        self.out.push(b':');
+    }
+
     /// Writes a value in `most` bytes at most, of which there are two at least.
     fn value(&mut self, value: &[u8], most: usize) {
         if value.len() <= most.min(self.longest_string.saturating_add(2)) {
@@ -262,7 +366,19 @@ impl Shortener<'_> {
         }
         match value {
             [b'"', inside @ .., b'"'] => self.string(inside, most),
-            [b'{' | b'[', ..] => self.container(value, most),
+            [b'{', members @ .., b'}'] => {
+                let mut leaves = Parts { fixed: 2, ..Parts::default() };
+                leaves.add_leaves(members, SMALLEST_ROOM);
+                if let Some(most) = leaves.highest(most) {
+                    self.out.push(b'{');
+                    let outside = Some(self.path.len());
+                    self.members(members, most, &mut Folding::none(), outside);
+                    self.out.push(b'}');
+                } else {
+                    self.container(value, most);
+                }
+            }
+            [b'[', ..] => self.container(value, most),
             // A number, which is not cut without becoming another one.
             _ => self.string(value, most),
         }
@@ -278,30 +394,29 @@ impl Shortener<'_> {
         }
     }
 
-    /// Its first parts, as many as find room; a part of an array is left whole as long as it takes
-    /// no more than a quarter of it.
+    /// Writes a container that keeps those parts, in their order, that find room: of an array the first
+    /// ones. Only a part that takes more than half of an array is shortened itself.
     fn container(&mut self, container: &[u8], most: usize) {
         let is_array = container.first() == Some(&b'[');
-        let room = if is_array { SMALLEST_ROOM.max(most / 4) } else { SMALLEST_ROOM };
-        let own = |key: &[u8]| if is_array { 1 } else { key.len() + 2 };
+        let room = if is_array { SMALLEST_ROOM.max(most / 2) } else { SMALLEST_ROOM };
         // Brackets, and no comma behind the last.
-        let mut needed = 1;
-        let mut kept = Vec::new();
-        let mut whole = true;
-        for (key, value) in Items::of(container) {
-            let needs = own(key) + value.len().min(room);
-            if key.len() > self.longest_string.saturating_add(2) {
-                whole = false;
-            } else if needed + needs <= most {
+        let mut parts = Parts { fixed: 1, ..Parts::default() };
+        let (mut needed, mut kept, mut whole) = (1, Vec::new(), true);
+        for Part { key, value, .. } in Items::of(container) {
+            let around = if is_array { 1 } else { key.len() + 2 };
+            let needs = around + value.len().min(room);
+            if needed + needs <= most {
                 needed += needs;
+                parts.add(around, value.len(), room);
                 kept.push((key, value));
             } else {
                 whole = false;
-                break;
+                if is_array {
+                    break;
+                }
             }
         }
-        let parts = kept.iter().map(|(key, value)| (own(key), value.len(), room));
-        let most = highest(most - 1, parts).max(room);
+        let most = parts.highest(most).unwrap_or_default().max(room);
         self.out.push(if is_array { b'[' } else { b'{' });
         let outside = self.path.len();
         for (n, (key, value)) in kept.into_iter().enumerate() {
@@ -311,10 +426,7 @@ impl Shortener<'_> {
             if is_array {
                 self.path.extend_from_slice(format!("[{n}]").as_bytes());
             } else {
-                self.out.extend_from_slice(key);
-                self.out.push(b':');
-                self.path.push(b'.');
-                self.path.extend_from_slice(inside(key));
+                self.key(key, Some(outside));
             }
             self.value(value, most);
             self.path.truncate(outside);
@@ -325,15 +437,39 @@ impl Shortener<'_> {
         }
     }
 
+    /// The text of a container that becomes a string, of `most` bytes at most.
+    fn text_of(&mut self, container: &[u8], most: usize) -> Vec<u8> {
+        let before = std::mem::take(self.out);
+        self.value(container, most.min(self.longest_string));
+        std::mem::replace(self.out, before)
+    }
+
+    /// The value of `Overflow`, in `most` bytes at most: an object as a string.
+    fn overflow(&mut self, others: &[u8], most: usize) -> Vec<u8> {
+        self.path = b"Overflow".to_vec();
+        let mut room = most;
+        loop {
+            let text = self.text_of(others, room);
+            let mut string = Vec::new();
+            quote(&text, &mut string);
+            if string.len() <= most || room < SMALLEST_ROOM {
+                return string;
+            }
+            // Quotes in it take a second byte each.
+            room = (text.len() * most / string.len()).min(room - 1);
+        }
+    }
+
     fn tell(&mut self) {
         let length = cut(&self.path, LONGEST_PATH, LONGEST_PATH);
-        self.cut.push(self.path.get(..length).unwrap_or_default().to_vec());
+        let mut path = self.path.get(..length).unwrap_or_default().to_vec();
+        if length < self.path.len() {
+            path.extend_from_slice(ELLIPSIS);
+        }
+        if !self.cut.contains(&path) {
+            self.cut.push(path);
+        }
     }
-}
-
-/// A key without its quotes.
-fn inside(key: &[u8]) -> &[u8] {
-    key.get(1..key.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// The member that lists what was shortened, with its comma; nothing if nothing was. Where the paths
@@ -343,7 +479,7 @@ fn list(cut: &[Vec<u8>]) -> Vec<u8> {
         return Vec::new();
     }
     let written = |paths: &mut dyn Iterator<Item = &[u8]>| {
-        let mut list = format!("\"{TRUNCATED}\":[").into_bytes();
+        let mut list = b"\"Truncated\":[".to_vec();
         for path in paths {
             list.extend([b"\"", path, b"\","].concat());
         }
@@ -355,7 +491,7 @@ fn list(cut: &[Vec<u8>]) -> Vec<u8> {
     if full.len() <= LONGEST_LIST {
         return full;
     }
-    let first = |path: &'_ Vec<u8>| path.iter().take_while(|b| !b".[".contains(b)).count();
+    let first = |path: &[u8]| path.iter().take_while(|b| !b".[".contains(b)).count();
     let members: BTreeSet<&[u8]> =
         cut.iter().map(|path| path.get(..first(path)).unwrap_or_default()).collect();
     let mut room = LONGEST_LIST - 64;
@@ -366,19 +502,7 @@ fn list(cut: &[Vec<u8>]) -> Vec<u8> {
     });
     let mut fitting: Vec<_> = fitting.collect();
     if fitting.len() < members.len() {
-        fitting.push("…".as_bytes());
+        fitting.push(ELLIPSIS);
     }
     written(&mut fitting.into_iter())
-}
-
-/// How long the member is that keeps what `ClientIP` was.
-pub(super) fn address_length(address: &[u8]) -> usize {
-    ADDRESS.len() + 4 + address.len()
-}
-
-/// Appends that member, with its comma.
-pub(super) fn write_address(address: Option<&[u8]>, out: &mut Vec<u8>) {
-    if let Some(address) = address {
-        out.extend([format!("\"{ADDRESS}\":").as_bytes(), address, b","].concat());
-    }
 }

@@ -1,6 +1,6 @@
 //! Moving about in JSON that is known to be valid and without white space, and making strings of it.
 
-/// The parts of a container.
+/// Steps through the parts of a container.
 pub(super) struct Items<'a> {
     rest: &'a [u8],
     keyed: bool,
@@ -9,8 +9,12 @@ pub(super) struct Items<'a> {
 impl<'a> Items<'a> {
     /// The members of an object, or the elements of an array, whose keys are empty.
     pub(super) fn of(container: &'a [u8]) -> Self {
-        let inner = container.get(1..container.len().saturating_sub(1)).unwrap_or_default();
-        Self { rest: inner, keyed: container.first() == Some(&b'{') }
+        Self { rest: inside(container), keyed: container.first() == Some(&b'{') }
+    }
+
+    /// Whether there are no more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// The members that are not enclosed in an object.
@@ -19,21 +23,31 @@ impl<'a> Items<'a> {
     }
 }
 
+/// A member of an object, or an element of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    /// All of it.
+    pub(super) text: &'a [u8],
+    /// The key with its quotes; of an element nothing.
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
 impl<'a> Iterator for Items<'a> {
-    /// The key with its quotes, and the value.
-    type Item = (&'a [u8], &'a [u8]);
+    type Item = Part<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let key = if self.keyed { take(&mut self.rest, string_length) } else { &[] };
+        let mut rest = Some(self.rest).filter(|rest| !rest.is_empty())?;
+        let mut key: &[u8] = &[];
         if self.keyed {
-            take(&mut self.rest, |_| 1);
+            key = take(&mut rest, string_length);
+            take(&mut rest, |_| 1);
         }
-        let value = take(&mut self.rest, value_length);
+        let value = take(&mut rest, value_length);
+        let length = self.rest.len() - rest.len();
+        let text = take(&mut self.rest, |_| length);
         take(&mut self.rest, |_| 1);
-        Some((key, value))
+        Some(Part { text, key, value })
     }
 }
 
@@ -169,12 +183,9 @@ pub(super) fn quote(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Whether a key, as spelt with its quotes, is `name`: escapes may hide it.
-pub(super) fn names(key: &[u8], name: &str) -> bool {
-    if !key.contains(&b'\\') {
-        return key.get(1..key.len().saturating_sub(1)) == Some(name.as_bytes());
-    }
-    serde_json::from_slice::<String>(key).is_ok_and(|key| key == name)
+/// What stands between the quotes of a string, or the brackets of a container.
+pub(super) fn inside(value: &[u8]) -> &[u8] {
+    value.get(1..value.len().saturating_sub(1)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -191,7 +202,7 @@ mod tests {
     #[test]
     fn the_parts_of_containers_are_found_whatever_is_in_strings() {
         let object = br#"{"a\"":"}\\","b":[{},"]",1],"":-1.5e3,"c":{"d":null}}"#;
-        let parts: Vec<_> = Items::of(object).map(|(k, v)| (text(k), text(v))).collect();
+        let parts: Vec<_> = Items::of(object).map(|p| (text(p.key), text(p.value))).collect();
         let expected = [
             ("\"a\\\"\"", "\"}\\\\\""),
             ("\"b\"", "[{},\"]\",1]"),
@@ -199,7 +210,9 @@ mod tests {
             ("\"c\"", "{\"d\":null}"),
         ];
         assert_eq!(parts, expected);
-        let parts: Vec<_> = Items::of(b"[1,[2],\"3\"]").map(|(_, v)| text(v)).collect();
+        let texts = Items::of(object).map(|part| text(part.text)).collect::<Vec<_>>();
+        assert_eq!(texts[2], "\"\":-1.5e3");
+        let parts: Vec<_> = Items::of(b"[1,[2],\"3\"]").map(|part| text(part.value)).collect();
         assert_eq!(parts, ["1", "[2]", "\"3\""]);
         assert_eq!(Items::of(b"{}").count() + Items::of(b"[]").count(), 0);
         assert_eq!(Items::members(b"\"a\":1,\"b\":{},").count(), 2);
@@ -232,12 +245,6 @@ mod tests {
             let length = cut(inside.as_bytes(), most, decoded);
             assert_eq!(&inside[..length], left, "{inside} {most} {decoded}");
         }
-    }
-
-    #[test]
-    fn keys_are_known_by_what_they_mean() {
-        assert!(names(br#""Id""#, "Id") && names(br#""\u0049d""#, "Id"));
-        assert!(!names(br#""id""#, "Id") && !names(br#""Id ""#, "Id") && !names(b"\"\"", "Id"));
     }
 
     proptest! {

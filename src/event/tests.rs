@@ -1,8 +1,12 @@
 //! Records before and after.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::fit::LONGEST_PATH;
 use super::*;
 
 const NORMALIZE: Options = Options { normalize: true, exclude: Vec::new() };
@@ -14,7 +18,7 @@ fn line_with(options: &Options, record: &[u8]) -> Result<String, Unusable> {
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("before"));
     result.map(|line| {
-        let Line::Event(id) = line else { panic!("nothing is to be left out") };
+        let Line::Event { id, .. } = line else { panic!("nothing is to be left out") };
         if let Some(id) = id {
             // As a resumed blob looks for it.
             let known: Value = serde_json::from_str(&text["before".len()..]).unwrap();
@@ -128,6 +132,7 @@ fn records_keep_their_spelling_but_for_white_space() {
 fn values_are_repaired_where_wazuh_would_spoil_them() {
     // Before and after.
     let table = [
+        (r#"{"a":2147483648}"#, r#""a":"2147483648","#),
         (r#"{"a":1500000000000}"#, r#""a":"1500000000000","#),
         (
             r#"{"a": [ -2147483649 ,{"b": 1.5e12}],"c":2147483647}"#,
@@ -163,7 +168,7 @@ fn values_are_repaired_where_wazuh_would_spoil_them() {
         // Nothing of what it brings is lost.
         (
             r#"{"ClientIP":"1.2.3.4:5","ClientIPAddressPort":"x"}"#,
-            r#""ClientIP":"1.2.3.4","Overflow":"{\"ClientIPAddressPort\":\"x\"}","ClientIPAddressPort":"1.2.3.4:5","#,
+            r#""ClientIP":"1.2.3.4","ClientIPAddressPort":"1.2.3.4:5","Overflow":"{\"ClientIPAddressPort\":\"x\"}","#,
         ),
         (
             r#"{"ModifiedProperties":[ "a" ,"b\"" ],"Parameters":[],"ExtendedProperties":["\n"]}"#,
@@ -282,8 +287,17 @@ fn no_string_is_longer_than_the_indexer_takes() {
     assert_eq!(at(format!(r#","Parameters":["{long}"]"#)), json!(["Parameters[0].Name"]));
     let digits = event(&record(&format!(r#","a":{}"#, "7".repeat(33_000))));
     assert_eq!(digits["Truncated"], json!(["a"]));
-    assert_eq!(at(format!(r#","a":{{"b":1,"{long}":2}}"#)), json!(["a"]));
-    assert_eq!(at(format!(r#","{long}":2"#)), json!(["Overflow"]));
+    // Keys are strings as well; a path is cut between characters, too.
+    let path = |before: &str| format!("{before}{}…", "ü".repeat((LONGEST_PATH - before.len()) / 2));
+    assert_eq!(at(format!(r#","{long}":2"#)), json!([path("")]));
+    assert_eq!(at(format!(r#","a":{{"b":1,"{long}":2}}"#)), json!([path("a.")]));
+    assert_eq!(at(format!(r#","a":[{{"{long}":2}}]"#)), json!([path("a[0].")]));
+    let ascii = "x".repeat(LONGEST_STRING + 1);
+    assert_eq!(at(format!(r#","a":"{ascii}""#)), json!(["a"]));
+    assert_eq!(event(&record(&format!(r#","a":"{}""#, &ascii[1..]))).get("Truncated"), None);
+    // What becomes a string because it is deep.
+    let deep = format!("{}\"{}\"{}", "[".repeat(100), "x".repeat(40_000), "]".repeat(100));
+    assert_eq!(at(format!(r#","a":{deep}"#)).as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -382,6 +396,154 @@ fn more_fields_than_wazuh_keeps_become_strings_without_loss() {
 }
 
 #[test]
+fn the_limits_are_those_of_the_contract() {
+    assert_eq!(
+        (LONGEST_LINE, LONGEST_STRING, MOST_FIELDS, MOST_LEVELS),
+        (64_512, 32_700, 256, 100)
+    );
+}
+
+/// Members of a record, as [`record`] takes them.
+fn more(members: &Value) -> String {
+    let text = members.to_string();
+    format!(",{}", &text[1..text.len() - 1])
+}
+
+#[test]
+fn an_address_that_is_kept_is_counted_in() {
+    let with_port = |text: String| text.replacen("192.0.2.7", "192.0.2.7:443", 1);
+    let of_length = |n: usize| {
+        // Two strings, so that neither is too long itself.
+        let text = |n: usize| {
+            let (a, b) = ("x".repeat(n / 2), "y".repeat(n - n / 2));
+            with_port(record(&format!(r#","x":"{a}","y":"{b}""#)))
+        };
+        let empty = line(text(0).as_bytes()).unwrap().len() - 1;
+        text(n - empty)
+    };
+    let fits = line(of_length(LONGEST_LINE).as_bytes()).unwrap();
+    assert_eq!((fits.len(), fits.contains("Truncated")), (LONGEST_LINE + 1, false));
+    let event = event(&of_length(LONGEST_LINE + 1));
+    assert!(event["Truncated"].is_array());
+    assert_eq!(event["ClientIPAddressPort"], "192.0.2.7:443");
+    let object = |n: usize| {
+        let object: Value =
+            (0..n).map(|i| (format!("k{i}"), json!(i))).collect::<Map<_, _>>().into();
+        with_port(record(&more(&json!({"o": object}))))
+    };
+    // Ten fields, an address, the envelope's two.
+    assert!(super::tests::event(&object(MOST_FIELDS - 13))["o"].is_object());
+    assert!(super::tests::event(&object(MOST_FIELDS - 12))["o"].is_string());
+    // However it is spelt.
+    let zeros = record("").replacen("192.0.2.7", &format!("192.0.2.7:{}80", "0".repeat(70_000)), 1);
+    assert_eq!(super::tests::event(&zeros)["Truncated"], json!(["ClientIP"]));
+}
+
+#[test]
+fn everything_that_is_a_field_is_counted() {
+    for value in ["true", "false", "null", "1", "0.5", "[]", "[{\"a\":1}]", "\"x\""] {
+        let many: Vec<_> = (0..260).map(|n| format!("\"k{n}\":{value}")).collect();
+        let event = event(&record(&format!(",{}", many.join(","))));
+        assert!(event["Overflow"].is_string(), "{value}");
+    }
+    // One field, in an array or not, that becomes a string because it is deep.
+    let object = |n: usize| {
+        let members: Vec<_> = (0..n).map(|i| format!("\"k{i}\":{i}")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let deep = format!("{}{}{}", "{\"o\":".repeat(99), object(20), "}".repeat(99));
+    for deep in [deep.clone(), format!("[{deep},{deep}]")] {
+        let text = |n: usize| record(&format!(",\"a\":{deep},\"b\":{}", object(n)));
+        assert!(event(&text(MOST_FIELDS - 13))["b"].is_object());
+        assert!(event(&text(MOST_FIELDS - 12))["b"].is_string());
+    }
+}
+
+#[test]
+fn small_values_survive_beside_a_large_one_in_a_string() {
+    let mut members: Vec<_> = (0..255).map(|n| format!("\"f{n}\":{n}")).collect();
+    members.push(format!("\"Big\":\"{}\"", "x".repeat(60_000)));
+    members.push("\"Severity\":\"High\"".to_owned());
+    members.extend((255..262).map(|n| format!("\"f{n}\":{n}")));
+    let event = event(&record(&format!(",{}", members.join(","))));
+    assert_mandatory(&event);
+    let overflow = json_of(event["Overflow"].as_str().unwrap());
+    assert_eq!((&overflow["Severity"], &overflow["f261"]), (&json!("High"), &json!(261)));
+    let big = overflow["Big"].as_str().unwrap();
+    assert!(big.len() > 30_000, "{}", big.len());
+    assert_eq!(event["Truncated"], json!(["Big", "Overflow.Big"]));
+
+    let mut details = json!({"Big": "x".repeat(33_000), "Verdict": "Malware"});
+    for n in 0..300 {
+        details[format!("f{n}")] = n.into();
+    }
+    let event = super::tests::event(&record(&more(&json!({"Details": details}))));
+    let text = json_of(event["Details"].as_str().unwrap());
+    assert_eq!((&text["Verdict"], &text["f299"]), (&json!("Malware"), &json!(299)));
+    assert!(text["Big"].as_str().unwrap().len() > 28_000);
+    assert_eq!(event["Truncated"], json!(["Details.Big"]));
+
+    // Behind keys that leave no room for themselves.
+    let mut members: Vec<_> = (0..3).map(|n| format!("\"{n}{}\":1", "k".repeat(31_000))).collect();
+    members.push("\"Severity\":\"High\"".to_owned());
+    let event = super::tests::event(&record(&format!(",{}", members.join(","))));
+    assert_mandatory(&event);
+    let overflow = event["Overflow"].as_str().unwrap();
+    assert!(event["Severity"] == "High" || json_of(overflow)["Severity"] == "High");
+}
+
+#[test]
+fn the_longest_is_shortened_wherever_it_stands() {
+    let nested: Value =
+        (0..120).map(|n| (format!("m{n}"), json!("s".repeat(271)))).collect::<Map<_, _>>().into();
+    let members =
+        json!({"A": nested, "B": ["x".repeat(240_000)], "C": {"D": {"E": "e".repeat(5000)}}});
+    for options in [&NORMALIZE, &PLAIN] {
+        let event = event_with(options, &record(&more(&members)));
+        assert_eq!((&event["A"], &event["C"]), (&members["A"], &members["C"]));
+        assert_eq!(event["Truncated"], json!(["B[0]"]));
+    }
+    // A mandatory one has a right to some room in any case.
+    let many: Vec<_> = (0..60).map(|n| format!("\"k{n}\":\"{}\"", "x".repeat(3000))).collect();
+    let id = "u".repeat(3000);
+    let text = record(&format!(",{}", many.join(","))).replacen("\"u\"", &format!("\"{id}\""), 1);
+    assert_eq!(event(&text)["UserId"], *id);
+    // Doubles of it have none.
+    let doubled = vec![r#""Id":"1""#; 100_000].join(",");
+    assert_eq!(event(&record(&format!(",{doubled}")))["Id"], "1");
+}
+
+#[test]
+fn large_elements_of_an_array_stay_whole_as_long_as_they_fit() {
+    let item = "x".repeat(30_000);
+    let event = event(&record(&more(&json!({"A": vec![&item; 10]}))));
+    assert_eq!((&event["A"], &event["Truncated"]), (&json!([item, item]), &json!(["A"])));
+    // To the byte: an array that fits stays.
+    let array = |n: usize| {
+        let text = |n| {
+            record(&more(&json!({"A": ["a".repeat(20_000), "b".repeat(20_000), "c".repeat(n)]})))
+        };
+        let empty = line(text(0).as_bytes()).unwrap().len() - 1;
+        text(n - empty)
+    };
+    assert_eq!(super::tests::event(&array(LONGEST_LINE)).get("Truncated"), None);
+    assert_ne!(super::tests::event(&array(LONGEST_LINE + 1)).get("Truncated"), None);
+    let string = "s".repeat(40_000);
+    let whole = record(&more(&json!({"A": ["a".repeat(20_000)], "B": string})));
+    assert_eq!(super::tests::event(&whole)["Truncated"], json!(["B"]));
+}
+
+#[test]
+fn what_does_not_fit_is_gathered_from_the_end() {
+    let many: Vec<_> = (0..1500).map(|n| format!("\"k{n:04}\":\"{}\"", "x".repeat(150))).collect();
+    let text = record(&format!(",{},\"Last\":1", many.join(",")));
+    let event = event_with(&PLAIN, &text);
+    assert_mandatory(&event);
+    assert_eq!(event.get("Last"), None, "though it is small");
+    assert!(event["Overflow"].as_str().unwrap().len() > 1500);
+}
+
+#[test]
 fn names_that_we_need_are_free() {
     let many: Vec<_> = (0..300).map(|n| format!("\"f{n}\":{n}")).collect();
     let text = record(&format!(r#","Overflow":1,"Truncated":2,{}"#, many.join(",")));
@@ -446,6 +608,7 @@ fn filters_leave_out_what_matches_all_of_their_values() {
         (&by_operation, members(&[r#""Operation":["Send"]"#]), false),
         (&by_operation, members(&[r#""x":{"Operation":"Send"}"#]), false),
         (&by_operation, members(&[o, r#""Operation":"Other""#]), false),
+        (&by_operation, members(&[r#""Operation":"Other""#, o]), false),
         (&by_type, members(&[t]), true),
         (&by_type, members(&[r#""RecordType":"50""#]), true),
         (&by_type, members(&[r#""RecordType":500"#]), false),
@@ -457,7 +620,7 @@ fn filters_leave_out_what_matches_all_of_their_values() {
             let options = Options { normalize, exclude: vec![other.clone(), filter.clone()] };
             let mut out = b"before".to_vec();
             let line = append_line(record.as_bytes(), ContentType::Dlp, &options, &mut out);
-            assert_eq!(line == Ok(Line::Excluded), expected, "{filter:?} {record}");
+            assert_eq!(matches!(line, Ok(Line::Excluded(_))), expected, "{filter:?} {record}");
             assert_eq!(out == b"before", expected);
         }
     }
@@ -468,7 +631,7 @@ fn the_id_is_found_for_going_on_in_the_middle() {
     let mut out = Vec::new();
     let mut id = |record: &[u8]| {
         let line = append_line(record, ContentType::Dlp, &NORMALIZE, &mut out);
-        let Ok(Line::Event(id)) = line else { panic!("{line:?}") };
+        let Ok(Line::Event { id, .. }) = line else { panic!("{line:?}") };
         id.map(|id| out[id].to_vec())
     };
     assert_eq!(id(br#"{"x":{"Id":"no"}, "Id" : "yes"}"#), Some(b"\"yes\"".to_vec()));
@@ -618,13 +781,15 @@ fn any_record() -> impl Strategy<Value = Value> {
 struct Comparison {
     truncated: Vec<String>,
     normalize: bool,
+    /// The paths at which something is missing.
+    seen: RefCell<BTreeSet<String>>,
 }
 
 impl Comparison {
     fn of(event: &Value, normalize: bool) -> Self {
         let listed = event["Truncated"].as_array().cloned().unwrap_or_default();
         let truncated = listed.iter().filter_map(|p| p.as_str().map(str::to_owned)).collect();
-        Self { truncated, normalize }
+        Self { truncated, normalize, seen: RefCell::default() }
     }
 
     fn is_truncated(&self, path: &str) -> bool {
@@ -646,6 +811,22 @@ impl Comparison {
                 _ => assert!(moved, "{key} is lost"),
             }
         }
+        // What is in a string is not looked into that closely.
+        let folded = after
+            .iter()
+            .any(|(key, value)| value.is_string() && before.get(key).is_some_and(Value::is_object));
+        let ours = !before.contains_key("Truncated");
+        if ours
+            && overflow.is_empty()
+            && !folded
+            && !self.truncated.iter().any(|path| path.contains('…'))
+        {
+            let seen = self.seen.borrow();
+            for path in &self.truncated {
+                let inside = |seen: &String| seen == path || seen.starts_with(path.as_str());
+                assert!(seen.iter().any(inside), "{path} is whole");
+            }
+        }
         for key in after.keys().filter(|key| !before.contains_key(*key)) {
             let added = ["Overflow", "Truncated", "ClientIPAddressPort", "Subscription"];
             assert!(added.contains(&key.as_str()), "{key} is new");
@@ -657,6 +838,7 @@ impl Comparison {
             return;
         }
         let cut = self.is_truncated(path);
+        self.seen.borrow_mut().insert(path.to_owned());
         match (before, after) {
             (Value::String(text), Value::String(left)) => {
                 let repaired = top && path == "ClientIP" && text.contains(left.as_str());

@@ -83,7 +83,7 @@ pub(super) fn bare_address(text: &str) -> Option<String> {
 }
 
 fn is_port(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok()
+    text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -165,6 +165,8 @@ mod tests {
             ("1.2.3.4:", None),
             ("1.2.3.4:99999", None),
             ("1.2.3.4:+80", None),
+            ("1.2.3.4:00080", Some("1.2.3.4")),
+            ("1.2.3.4:000080", None),
             ("1.2.3.4:80:90", None),
             ("1.2.3:80", None),
             ("[1.2.3.4", None),

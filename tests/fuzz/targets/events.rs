@@ -118,13 +118,17 @@ fn line(
     let line = out.split_off(before);
     assert_eq!(out, b"before\n");
     match result {
-        Ok(Line::Event(Some(id))) => {
+        Ok(Line::Event { id: Some(id), shortened }) => {
             let id = &line[id.start - before..id.end - before];
             assert!(serde_json::from_slice::<IgnoredAny>(id).is_ok());
+            assert!(!shortened || says_so(&line));
             Ok(Some(line))
         }
-        Ok(Line::Event(None)) => Ok(Some(line)),
-        Ok(Line::Excluded) => {
+        Ok(Line::Event { id: None, shortened }) => {
+            assert!(!shortened || says_so(&line));
+            Ok(Some(line))
+        }
+        Ok(Line::Excluded(_)) => {
             assert!(line.is_empty());
             Ok(None)
         }
@@ -133,6 +137,10 @@ fn line(
             Err(why)
         }
     }
+}
+
+fn says_so(line: &[u8]) -> bool {
+    line.windows(13).any(|window| window == b"\"Truncated\":[")
 }
 
 /// The fields that Wazuh's decoder makes of a value, and its longest string.

@@ -258,7 +258,8 @@ fn check_line(record: &[u8], content_type: ContentType) {
         return;
     }
     assert_eq!(String::from_utf8_lossy(line), expected);
-    assert_eq!(result, Ok(Line::Event(id.map(|id| id.start + before..id.end + before))));
+    let id = id.map(|id| id.start + before..id.end + before);
+    assert_eq!(result, Ok(Line::Event { id, shortened: false }));
     let text = line.strip_suffix(b"\n").unwrap_or_default();
     assert!(!text.iter().any(|byte| *byte < b' '), "a line is one line");
     assert!(serde_json::from_slice::<IgnoredAny>(text).is_ok());
