@@ -75,6 +75,7 @@ pub(super) fn copy(record: &[u8], normalize: bool, out: &mut Vec<u8>) -> Result<
         arrays: 0,
         escaped: false,
         open: Vec::new(),
+        has_client_ip: false,
         address: None,
         found: Copied::default(),
     };
@@ -95,7 +96,8 @@ struct Copy<'a> {
     escaped: bool,
     /// The closing bracket of each container that is open.
     open: Vec<u8>,
-    /// `ClientIP` as it was, with its quotes, if it was repaired.
+    /// Whether `ClientIP` has been seen, and as what, with its quotes, if it was repaired.
+    has_client_ip: bool,
     address: Option<Vec<u8>>,
     found: Copied,
 }
@@ -149,7 +151,9 @@ impl Copy<'_> {
         self.expect(b':')?;
         self.skip_white();
         let value = self.place();
-        let is_address = name == Some(Name::ClientIp) && self.address.is_none();
+        // Of doubles the first one: what it was has one place only.
+        let is_address = name == Some(Name::ClientIp) && !self.has_client_ip;
+        self.has_client_ip |= is_address;
         if is_address && self.normalize && self.peek() == Some(b'"') {
             self.client_ip()?;
         } else {

@@ -99,7 +99,7 @@ impl Whole<'_> {
         let (mut leaves, mut values) = (Parts::default(), Parts::default());
         for member in &kept {
             leaves.fixed += 1;
-            leaves.add_leaves(member.text, member.room);
+            leaves.add_leaves(member.text, member.room, room.bytes);
             values.add(member.key.len() + 2, member.value.len(), member.room);
         }
         if let Some(others) = &others {
@@ -261,10 +261,12 @@ impl Parts {
         }
     }
 
-    /// Every string and array of some members.
-    fn add_leaves(&mut self, members: &[u8], room: usize) {
+    /// Every string and array of some members; no further than where they need more than `most`.
+    fn add_leaves(&mut self, members: &[u8], room: usize, most: usize) {
         let mut walk = Walk::new(members);
-        while let Some(step) = walk.step() {
+        while self.fixed <= most
+            && let Some(step) = walk.step()
+        {
             match step {
                 Step::Key(key) => self.fixed += key.len() + 1,
                 Step::Field(value) => self.add(0, value.len(), room),
@@ -368,7 +370,7 @@ impl<'a> Shortener<'a> {
             [b'"', inside @ .., b'"'] => self.string(inside, most),
             [b'{', members @ .., b'}'] => {
                 let mut leaves = Parts { fixed: 2, ..Parts::default() };
-                leaves.add_leaves(members, SMALLEST_ROOM);
+                leaves.add_leaves(members, SMALLEST_ROOM, most);
                 if let Some(most) = leaves.highest(most) {
                     self.out.push(b'{');
                     let outside = Some(self.path.len());

@@ -165,6 +165,10 @@ fn values_are_repaired_where_wazuh_would_spoil_them() {
             r#"{"ClientIP":"1.2.3.4:5","ClientIP":"6.7.8.9:10"}"#,
             r#""ClientIP":"1.2.3.4","ClientIP":"6.7.8.9:10","ClientIPAddressPort":"1.2.3.4:5","#,
         ),
+        (
+            r#"{"ClientIP":"1.2.3.4","ClientIP":"6.7.8.9:10"}"#,
+            r#""ClientIP":"1.2.3.4","ClientIP":"6.7.8.9:10","#,
+        ),
         // Nothing of what it brings is lost.
         (
             r#"{"ClientIP":"1.2.3.4:5","ClientIPAddressPort":"x"}"#,
@@ -815,7 +819,7 @@ impl Comparison {
         let folded = after
             .iter()
             .any(|(key, value)| value.is_string() && before.get(key).is_some_and(Value::is_object));
-        let ours = !before.contains_key("Truncated");
+        let ours = !before.contains_key("Truncated") && !before.contains_key("Overflow");
         if ours
             && overflow.is_empty()
             && !folded

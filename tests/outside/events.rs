@@ -105,6 +105,9 @@ fn every_event_is_one_that_wazuh_can_read_and_index() {
     );
     assert_eq!(event("array")["Truncated"], json!(["Items"]));
     assert!(event("fields")["Overflow"].is_string());
+    let told =
+        format!("INFO: {TENANT} {GENERAL}: events too long for Wazuh: 3 of 8; what was shortened");
+    assert!(site.log().contains(&told), "{}", site.log());
     let object = event("object");
     let text: Value = serde_json::from_str(object["Object"].as_str().unwrap()).unwrap();
     assert_eq!((&text["k299"], &object["Other"]["b"]), (&json!(299), &json!(2)));
@@ -156,12 +159,9 @@ fn what_filters_leave_out_is_counted_for_each_stream() {
     let excluded = |content_type| site.stream(content_type)["excluded"].clone();
     assert_eq!((excluded(GENERAL), excluded("Audit.Exchange")), (json!(2), json!(3)));
     assert_eq!(excluded("DLP.All"), json!(0));
-    for line in ["Audit.General: 2 records left out", "Audit.Exchange: 3 records left out"] {
-        assert!(
-            site.log().contains(&format!("INFO: {TENANT} {line} by <exclude>\n")),
-            "{}",
-            site.log()
-        );
+    for (content_type, n) in [("Audit.General", 2), ("Audit.Exchange", 3)] {
+        let line = format!("INFO: {TENANT} {content_type}: records left out by <exclude>: {n}\n");
+        assert!(site.log().contains(&line), "{}", site.log());
     }
     // Blobs of which nothing is left are delivered as well.
     site.publish("Audit.Exchange", Duration::minutes(1), &["left out"]);
