@@ -401,9 +401,9 @@ impl Reader<'_> {
         for (tag, child) in self.children(node, &EXCLUDE_OPTIONS)? {
             let value = self.scalar(tag, child)?;
             let (place, text) = match tag {
-                "record_type" => match value.text.parse::<u32>() {
-                    Ok(number) => (&mut exclude.record_type, number.to_string()),
-                    Err(_) => return self.wrong(tag, &value),
+                "record_type" => match quantity(&value.text, &[]) {
+                    Some(number) => (&mut exclude.record_type, number.to_string()),
+                    None => return self.wrong(tag, &value),
                 },
                 "operation" => (&mut exclude.operation, value.text.clone()),
                 "workload" => (&mut exclude.workload, value.text.clone()),
@@ -880,6 +880,10 @@ mod tests {
                 "<exclude><record_type>MailItemsAccessed</record_type></exclude>",
                 "f:1:21: <record_type> is \"MailItemsAccessed\"; allowed: a number, as RecordType of \
                  the records",
+            ),
+            (
+                "<exclude><record_type>+50</record_type></exclude>",
+                "f:1:21: <record_type> is \"+50\"; allowed: a number, as RecordType of the records",
             ),
             (
                 "<exclude><operation/></exclude>",
