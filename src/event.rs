@@ -13,6 +13,7 @@ mod fields;
 mod fit;
 mod json;
 mod name;
+mod shorten;
 mod value;
 
 use std::borrow::Cow;

@@ -19,9 +19,9 @@ const SHORTEST_LONG_NUMBER: usize = 10;
 pub(super) struct Copied {
     /// Where in the output the value of `Id` stands.
     pub(super) id: Option<Range<usize>>,
-    /// The fields that Wazuh's decoder makes of it.
+    /// The fields that Wazuh's decoder makes of it, or a few more.
     pub(super) fields: usize,
-    /// Whether a string, or a key, is longer than the indexer takes.
+    /// Whether a string, or a key, is longer than the indexer takes, be it one that was left out.
     pub(super) has_long_string: bool,
     /// Whether the last member is the `ClientIPAddressPort` that we add, and whether it brings one of
     /// its own.
@@ -145,7 +145,6 @@ impl Copy<'_> {
     /// Copies a member of the record; false where it is left out.
     fn member(&mut self) -> Result<bool, Unusable> {
         let before = self.place();
-        let (fields, has_long_string) = (self.found.fields, self.found.has_long_string);
         let name = self.name()?;
         self.skip_white();
         self.expect(b':')?;
@@ -166,7 +165,6 @@ impl Copy<'_> {
                 // Ours is written last.
                 self.flush();
                 self.out.truncate(before);
-                (self.found.fields, self.found.has_long_string) = (fields, has_long_string);
                 return Ok(false);
             }
             Some(Name::Id) => self.found.id = Some(value),
