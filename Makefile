@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BINARY = target/release/wodle-office365
 
-.PHONY: build demo test lint fuzz clean
+.PHONY: build demo test lint bench fuzz clean
 
 # -p: built alone, so that no feature of the simulator's dependencies gets into what ships.
 build:
@@ -25,6 +25,13 @@ lint:
 	@if command -v c++ >/dev/null; then \
 		$(CARGO) clippy --locked --manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ_DIR) -- -D warnings; \
 	else echo "no C++ compiler, so nobody looks at tests/fuzz here"; fi
+
+# Prints what a run takes beside the budgets; BENCH=idle (latency, throughput, memory, growth) for a part.
+bench: build
+	@command -v curl >/dev/null && test -x /usr/bin/time \
+		|| { echo "make bench needs curl and GNU time (Debian: apt-get install curl time)"; exit 1; }
+	$(CARGO) build --release --locked -p wodle-office365-bench
+	target/release/wodle-office365-bench $(BINARY) $(BENCH)
 
 # Fuzzes each target for FUZZ_SECONDS, with libFuzzer, which needs a C++ compiler. The flags are what
 # `cargo fuzz -s none` sets, for stable Rust; --target keeps them away from build scripts. Everything

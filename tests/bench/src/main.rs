@@ -1,0 +1,305 @@
+//! `make bench`: what wodle-office365 takes, beside its budgets. Numbers and ratios; nothing here
+//! passes or fails.
+
+mod site;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use office365_simulator::{Blob, CONTENT_TYPES, Simulator, story};
+use serde_json::Value;
+
+use self::site::{Cost, GENERAL, Plan, Site};
+
+const MIB: u64 = 1 << 20;
+
+/// A run may write as much as Wazuh takes.
+const FULL_RUNS: &str = "<max_output>60M</max_output><run_timeout>1h</run_timeout>";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let result = match (arguments.next(), arguments.next()) {
+        (Some(binary), only) => {
+            // It is run from another folder.
+            std::fs::canonicalize(binary).and_then(|binary| Bench { binary, only }.run())
+        }
+        _ => Err(io::Error::other("usage: wodle-office365-bench PROGRAM [PART]")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Bench {
+    binary: PathBuf,
+    /// The one part that is wanted.
+    only: Option<std::ffi::OsString>,
+}
+
+/// A part of the bench: its name, its columns, and what fills them.
+type Part = (&'static str, &'static str, fn(&Bench) -> io::Result<()>);
+
+const PARTS: [Part; 5] = [
+    ("idle", "nothing new in 5 streams | CPU ms | requests | connections | peak MiB", Bench::idle),
+    ("latency", "1,000 blobs, 100 ms each | wall s | ideal s | ratio", Bench::latency),
+    (
+        "throughput",
+        "bytes over loopback | runs | CPU s | curl's CPU s | ratio | peak MiB",
+        Bench::throughput,
+    ),
+    ("memory", "what is collected | runs | peak MiB | CPU s", Bench::memory),
+    ("growth", "how cost grows | runs | requests | CPU s | wall s | peak MiB", Bench::growth),
+];
+
+impl Bench {
+    fn run(&self) -> io::Result<()> {
+        say(&format!("{}\n", machine()));
+        for (name, columns, part) in PARTS {
+            if self.only.as_ref().is_none_or(|only| only == name) {
+                let rule = columns.split('|').map(|_| "---").collect::<Vec<_>>().join(" | ");
+                say(&format!("\n| {columns} |\n| {rule} |\n"));
+                part(self)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn site(&self, options: &str) -> io::Result<Site> {
+        let plan = Plan { tenants: 1, content_types: &[GENERAL], options, tls: false };
+        Site::new(&self.binary, Simulator::builder(), &plan)
+    }
+
+    fn idle(&self) -> io::Result<()> {
+        for tls in [false, true] {
+            let plan = Plan { tenants: 1, content_types: &CONTENT_TYPES, options: "", tls };
+            let site = Site::new(&self.binary, Simulator::builder(), &plan)?;
+            site.polls(2)?;
+            site.simulator.clear_requests();
+            let connections = site.simulator.connections();
+            let runs = 50;
+            let cost = site.polls(runs)?;
+            let each = |n: usize| n as f64 / f64::from(runs);
+            row(&[
+                if tls { "https" } else { "http" }.to_owned(),
+                format!("{:.1}", cost.cpu.as_secs_f64() * 1000.0 / f64::from(runs)),
+                format!("{:.2}", each(site.simulator.requests().len())),
+                format!("{:.2}", each(site.simulator.connections() - connections)),
+                mib(cost.peak),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn latency(&self) -> io::Result<()> {
+        for connections in [1, 8, 32] {
+            let options = format!("{FULL_RUNS}<max_connections>{connections}</max_connections>");
+            let plan =
+                Plan { tenants: 1, content_types: &[GENERAL], options: &options, tls: false };
+            let delay = Duration::from_millis(100);
+            let site = Site::new(&self.binary, Simulator::builder().delay(delay), &plan)?;
+            site.poll()?;
+            let record = records().swap_remove(0);
+            for _ in 0..1000 {
+                site.publish(Blob::raw(site.recently(), format!("[{record}]")));
+            }
+            let cost = site.poll()?;
+            let ideal = delay * 1000 / connections;
+            row(&[
+                format!("{connections} connections"),
+                seconds(cost.wall),
+                seconds(ideal),
+                ratio(cost.wall, ideal),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn throughput(&self) -> io::Result<()> {
+        for (blobs, tls, gzip) in [
+            (64, false, false),
+            (64, false, true),
+            (64, true, false),
+            (64, true, true),
+            (1024, false, false),
+        ] {
+            let plan = Plan { tenants: 1, content_types: &[GENERAL], options: FULL_RUNS, tls };
+            let site = Site::new(&self.binary, Simulator::builder().gzip(gzip), &plan)?;
+            site.poll()?;
+            let body = blob_of(MIB);
+            let addresses: Vec<_> = (0..blobs)
+                .map(|_| site.publish(Blob::raw(site.recently(), body.clone())))
+                .collect();
+            let cost = site.drain()?;
+            let curl = site.curl(&addresses, gzip)?;
+            row(&[
+                format!(
+                    "{blobs} MiB, {}{}",
+                    if tls { "https" } else { "http" },
+                    if gzip { ", gzip" } else { "" }
+                ),
+                cost.runs.to_string(),
+                seconds(cost.cpu),
+                seconds(curl.cpu),
+                ratio(cost.cpu, curl.cpu),
+                mib(cost.peak),
+            ]);
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> io::Result<()> {
+        let show = |what: &str, cost: Cost| {
+            row(&[what.to_owned(), cost.runs.to_string(), mib(cost.peak), seconds(cost.cpu)]);
+        };
+        let site = self.site(FULL_RUNS)?;
+        site.poll()?;
+        let body = blob_of(MIB);
+        for _ in 0..64 {
+            site.publish(Blob::raw(site.recently(), body.clone()));
+        }
+        show("64 blobs of 1 MiB, 8 connections", site.drain()?);
+
+        let mib = usize::try_from(MIB).unwrap_or_default();
+        for (what, body) in [
+            ("a string", format!("[{{\"Id\":\"1\",\"a\":\"{}\"}}]", "x".repeat(mib))),
+            ("names", format!("[{{\"ModifiedProperties\":[{}\"a\"]}}]", "\"a\",".repeat(mib / 4))),
+            ("numbers", format!("[{{\"a\":[{}1]}}]", "1e39,".repeat(mib / 5))),
+        ] {
+            let site = self.site(FULL_RUNS)?;
+            site.poll()?;
+            for _ in 0..16 {
+                site.publish(Blob::raw(site.recently(), body.clone()));
+            }
+            show(&format!("16 blobs of one record of 1 MiB: {what}"), site.drain()?);
+        }
+
+        let site = self.site(FULL_RUNS)?;
+        site.poll()?;
+        site.publish(Blob::generated(
+            site.recently(),
+            512 * MIB,
+            records().swap_remove(0).into_bytes(),
+        ));
+        show("one blob of 512 MiB", site.drain()?);
+
+        let site = self.site(FULL_RUNS)?;
+        site.poll()?;
+        let record = records().swap_remove(0);
+        for _ in 0..10_000 {
+            site.publish(Blob::raw(site.recently(), format!("[{record}]")));
+        }
+        show("10,000 blobs of one record in an hour", site.drain()?);
+
+        let site = self.site(FULL_RUNS)?;
+        let now = site.now();
+        for n in 0..100_000_i64 {
+            let created = now - time::Duration::seconds(n * 5);
+            site.publish(Blob::raw(created, format!("[{record}]")));
+        }
+        show("a backlog of 100,000 blobs of one record", site.drain()?);
+        Ok(())
+    }
+
+    fn growth(&self) -> io::Result<()> {
+        let show = |what: String, site: &Site, cost: Cost| {
+            row(&[
+                what,
+                cost.runs.to_string(),
+                site.simulator.requests().len().to_string(),
+                seconds(cost.cpu),
+                seconds(cost.wall),
+                mib(cost.peak),
+            ]);
+        };
+        let record = records().swap_remove(0);
+        for blobs in [100, 1000, 10_000] {
+            let site = self.site(FULL_RUNS)?;
+            site.poll()?;
+            for _ in 0..blobs {
+                site.publish(Blob::raw(site.recently(), format!("[{record}]")));
+            }
+            site.simulator.clear_requests();
+            let cost = site.drain()?;
+            show(format!("{blobs} blobs"), &site, cost);
+        }
+        for tenants in [1, 10, 100, 500] {
+            let plan = Plan { tenants, content_types: &CONTENT_TYPES, options: "", tls: false };
+            let site = Site::new(&self.binary, Simulator::builder(), &plan)?;
+            site.polls(2)?;
+            site.simulator.clear_requests();
+            let cost = site.poll()?;
+            show(format!("{tenants} tenants of 5 streams, nothing new"), &site, cost);
+        }
+        for days in [1, 3, 7] {
+            let site = self.site(FULL_RUNS)?;
+            let now = site.now();
+            for n in 1..days * 288 {
+                let created = now - time::Duration::minutes(n * 5);
+                site.publish(Blob::raw(created, format!("[{record}]")));
+            }
+            let cost = site.drain()?;
+            show(format!("{days} days behind, a blob every 5 minutes"), &site, cost);
+        }
+        Ok(())
+    }
+}
+
+/// Records as Microsoft sends them, of all content types.
+fn records() -> Vec<String> {
+    let story = story::story(time::OffsetDateTime::UNIX_EPOCH, "0f6c3bd2", "contoso.example");
+    let events = story.into_iter().flat_map(|chapter| chapter.events);
+    events.map(|event| Value::to_string(&event.record)).collect()
+}
+
+/// A blob of about so many bytes.
+fn blob_of(bytes: u64) -> Vec<u8> {
+    let records = records();
+    let mut body = b"[".to_vec();
+    for record in records.iter().cycle() {
+        if body.len() as u64 + record.len() as u64 > bytes {
+            break;
+        }
+        body.extend_from_slice(record.as_bytes());
+        body.push(b',');
+    }
+    body.pop();
+    body.push(b']');
+    body
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.and_then(|line| line.split_once(": ")).map_or("unknown CPU", |(_, m)| m);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{model}, {cores} cores, Linux {}; simulator and program share them", kernel.trim())
+}
+
+fn row(cells: &[String]) {
+    say(&format!("| {} |\n", cells.join(" | ")));
+}
+
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64())
+}
+
+fn ratio(time: Duration, to: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() / to.as_secs_f64().max(0.01))
+}
+
+fn mib(kib: u64) -> String {
+    format!("{:.1}", Duration::from_millis(kib).as_secs_f64() * 1000.0 / 1024.0)
+}
