@@ -45,12 +45,17 @@ impl Folding {
         Self { level: usize::MAX, strings: Vec::new().into_iter() }
     }
 
-    /// Whether an object of this level has to; to be asked for each in its turn that is in no string.
+    /// Whether an object of this level may have to.
+    pub(super) fn reaches(&self, level: usize) -> bool {
+        level >= self.level
+    }
+
+    /// Whether it has to; to be asked for each in its turn that is in no string.
     pub(super) fn takes(&mut self, object: &[u8], level: usize) -> bool {
         if level == self.level {
             self.strings.next().unwrap_or_default()
         } else {
-            level > self.level && fields_of(object) > 1
+            self.reaches(level) && fields_of(object) > 1
         }
     }
 }

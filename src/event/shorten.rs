@@ -100,7 +100,8 @@ impl<'a> Shortener<'a> {
         let mut walk = Walk::new(members);
         let mut paths = vec![outside];
         loop {
-            if let Some(object) = walk.object()
+            if folding.reaches(walk.level + 1)
+                && let Some(object) = walk.object()
                 && folding.takes(object, walk.level + 1)
             {
                 walk.skip(object);
