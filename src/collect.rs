@@ -472,6 +472,9 @@ impl Collector {
             }
         };
         batch.end();
+        if let Fetched::Whole = end {
+            batch.count_excluded();
+        }
         let written = self.write(&mut batch, fetch);
         match end {
             Fetched::Late if fetch.queued.blob.written > skip => Fetched::Stopped,

@@ -4,11 +4,12 @@ use crate::content::{ContentType, excerpt};
 use crate::event::{Line, Options, Unusable, append_line};
 use crate::notice::{Kind, Notice};
 use crate::records::Element;
+use crate::state::fingerprint;
 
 /// Lines are gathered up to this many bytes before they are written.
 const FULL: usize = 64 << 10;
 
-/// A longer `Id` is not remembered: a blob that breaks off behind it is written again.
+/// Of a longer `Id` only a hash is remembered.
 const MOST_ID: usize = 1024;
 
 /// Lines of one blob, gathered for one write.
@@ -19,6 +20,8 @@ pub(super) struct Batch<'a> {
     options: &'a Options,
     lines: Vec<u8>,
     counts: Counts,
+    /// Records that filters left out behind the mark: they come again if the blob breaks off here.
+    excluded_since: u64,
     mark: Mark,
     /// The last elements, if they can't be events: from which to which, and why.
     unusable: Option<(u64, u64, Why)>,
@@ -33,7 +36,7 @@ pub(super) struct Counts {
     pub(super) events: u64,
     /// So many of them shortened.
     pub(super) shortened: u64,
-    /// Left out by filters.
+    /// Left out by filters, up to the mark.
     pub(super) excluded: u64,
 }
 
@@ -46,14 +49,10 @@ struct Mark {
     id: Vec<u8>,
 }
 
-impl Mark {
-    fn set(&mut self, index: u64, id: Option<&[u8]>) {
-        if let Some(id) = id.filter(|id| id.len() <= MOST_ID) {
-            self.index = index;
-            self.id.clear();
-            self.id.extend_from_slice(id);
-        }
-    }
+/// An `Id` as it is remembered.
+fn remembered(id: &[u8]) -> String {
+    let id = String::from_utf8_lossy(id);
+    if id.len() <= MOST_ID { id.into_owned() } else { format!("{:016x}", fingerprint(&id)) }
 }
 
 /// Why an element is no event.
@@ -78,6 +77,7 @@ impl<'a> Batch<'a> {
             options,
             lines: Vec::new(),
             counts: Counts::default(),
+            excluded_since: 0,
             mark: Mark::default(),
             unusable: None,
             gaps: Vec::new(),
@@ -93,14 +93,15 @@ impl<'a> Batch<'a> {
             Element::Record(record) => {
                 match append_line(record, self.content_type, self.options, &mut self.lines) {
                     Ok(Line::Excluded(id)) => {
-                        self.counts.excluded += 1;
-                        self.mark.set(index, id.as_deref());
+                        self.excluded_since += 1;
+                        self.set_mark(index, id);
                         return;
                     }
                     Ok(Line::Event { id, shortened }) => {
                         self.counts.events += 1;
                         self.counts.shortened += u64::from(shortened);
-                        self.mark.set(index, id.and_then(|id| self.lines.get(id)));
+                        let id = id.and_then(|id| self.lines.get(id)).map(<[u8]>::to_vec);
+                        self.set_mark(index, id);
                         // The notice of what precedes comes first.
                         let notice = self.notice();
                         self.lines.splice(before..before, notice);
@@ -118,6 +119,18 @@ impl<'a> Batch<'a> {
                 self.unusable = Some((index, index, why));
             }
         }
+    }
+
+    fn set_mark(&mut self, index: u64, id: Option<Vec<u8>>) {
+        if let Some(id) = id {
+            self.mark = Mark { index, id };
+            self.count_excluded();
+        }
+    }
+
+    /// Counts what was left out behind the mark as well: the blob has come to its end.
+    pub(super) fn count_excluded(&mut self) {
+        self.counts.excluded += std::mem::take(&mut self.excluded_since);
     }
 
     /// Adds the notice of elements that could not be events, if such are the last ones.
@@ -162,7 +175,7 @@ impl<'a> Batch<'a> {
             Line::Event { id, .. } => line.get(id?)?.to_vec(),
             Line::Excluded(id) => id?,
         };
-        Some(String::from_utf8_lossy(&id).into_owned())
+        Some(remembered(&id))
     }
 
     /// What has been gathered: whole lines.
@@ -183,7 +196,7 @@ impl<'a> Batch<'a> {
     /// How far the blob is dealt with by this batch: the number of elements and the last's `Id`.
     pub(super) fn mark(&self) -> Option<(u64, String)> {
         let Mark { index, id } = &self.mark;
-        (*index > 0).then(|| (*index, String::from_utf8_lossy(id).into_owned()))
+        (*index > 0).then(|| (*index, remembered(id)))
     }
 
     /// Takes out the notices that are among the lines.
@@ -264,15 +277,32 @@ mod tests {
         batch.add(&left_out, 3);
         batch.add(&Element::Record(br#"{"Operation":"no"}"#), 4);
         assert_eq!(batch.mark(), Some((3, "\"b\"".to_owned())));
-        assert_eq!(batch.counts(), Counts { events: 1, shortened: 0, excluded: 3 });
+        assert_eq!(batch.counts(), Counts { events: 1, shortened: 0, excluded: 2 });
         assert_eq!(batch.id_of(&left_out), Some("\"b\"".to_owned()));
         batch.clear();
         assert!(batch.is_empty());
         batch.add(&left_out, 5);
+        assert_eq!(batch.counts().excluded, 2, "with the one that has no Id");
         assert!(!batch.is_empty() && batch.lines().is_empty());
-        let long = format!(r#"{{"Id":"{}","Operation":"ok"}}"#, "x".repeat(MOST_ID - 1));
-        batch.add(&Element::Record(long.as_bytes()), 6);
-        assert_eq!(batch.mark(), Some((5, "\"b\"".to_owned())), "too long to be remembered");
+        assert_eq!(batch.mark(), Some((5, "\"b\"".to_owned())));
+    }
+
+    #[test]
+    fn of_a_long_id_a_hash_is_remembered() {
+        let record = |id: &str| format!(r#"{{"Id":"{id}"}}"#);
+        let mark_of = |id: &str| {
+            let mut batch = Batch::new("t", ContentType::General, "c", &ALL);
+            let record = record(id);
+            let element = Element::Record(record.as_bytes());
+            batch.add(&element, 1);
+            let (_, id) = batch.mark().unwrap();
+            assert_eq!(batch.id_of(&element).as_deref(), Some(&*id));
+            id
+        };
+        let longest = "x".repeat(MOST_ID - 2);
+        assert_eq!(mark_of(&longest), format!("\"{longest}\""));
+        let (a, b) = (mark_of(&format!("{longest}a")), mark_of(&format!("{longest}b")));
+        assert!(a.len() == 16 && b.len() == 16 && a != b);
     }
 
     #[test]

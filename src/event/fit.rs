@@ -2,10 +2,11 @@
 //! many fields: with its longest strings and arrays shortened, its deepest objects as strings, and what
 //! finds no room then in one string.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::fields::{Folding, fields_of};
-use super::json::{Items, Part};
+use super::json::{Items, Part, inside};
 use super::name::Name;
 use super::shorten::{Parts, SMALLEST_ROOM, Shortener, list};
 use super::{ENVELOPE_FIELDS, LONGEST_LINE, LONGEST_STRING, MOST_FIELDS};
@@ -81,10 +82,27 @@ impl Whole<'_> {
         };
         let (kept, others) = select(&members, room, displaced);
         let mut shortener = Shortener::new(longest_string, out);
-        shortener.cut = cut;
+        shortener.cut = match &others {
+            Some(others) => moved(cut, others),
+            None => cut,
+        };
         let id = write(&mut shortener, &kept, others.as_deref(), room.bytes);
         (id, shortener.cut)
     }
+}
+
+/// Paths as they are once `others` are in `Overflow`.
+fn moved(cut: Vec<Vec<u8>>, others: &[u8]) -> Vec<Vec<u8>> {
+    let keys: HashSet<&[u8]> = Items::of(others).map(|part| inside(part.key)).collect();
+    let is_moved = |path: &[u8]| {
+        // A key may hold what separates those of a path.
+        let ends = path.iter().enumerate().filter(|(_, b)| b".[".contains(b)).map(|(at, _)| at);
+        ends.chain([path.len()]).any(|end| path.get(..end).is_some_and(|key| keys.contains(key)))
+    };
+    let path = |path: Vec<u8>| {
+        if is_moved(&path) { [OVERFLOW, b".", &path].concat() } else { path }
+    };
+    cut.into_iter().map(path).collect()
 }
 
 /// Writes the members in `bytes` bytes at most, and `others` as `Overflow`. Gives where the value of `Id`

@@ -476,7 +476,7 @@ fn small_values_survive_beside_a_large_one_in_a_string() {
     assert_eq!((&overflow["Severity"], &overflow["f261"]), (&json!("High"), &json!(261)));
     let big = overflow["Big"].as_str().unwrap();
     assert!(big.len() > 30_000, "{}", big.len());
-    assert_eq!(event["Truncated"], json!(["Big", "Overflow.Big"]));
+    assert_eq!(event["Truncated"], json!(["Overflow.Big"]));
 
     let mut details = json!({"Big": "x".repeat(33_000), "Verdict": "Malware"});
     for n in 0..300 {
@@ -560,6 +560,11 @@ fn names_that_we_need_are_free() {
     let event = super::tests::event(&record(&format!(r#","Truncated":2,"x":"{long}""#)));
     assert_eq!(event["Truncated"], json!(["x"]));
     assert_eq!(event["Overflow"], "{\"Truncated\":2}");
+    for name in ["Truncated", "Overflow"] {
+        let text = record(&format!(r#","{name}":{{"a":"{long}"}},"Truncated":1"#));
+        let event = super::tests::event(&text);
+        assert_eq!(event["Truncated"], json!([format!("Overflow.{name}.a")]), "{name}");
+    }
 }
 
 #[test]
