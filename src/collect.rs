@@ -451,7 +451,11 @@ impl Collector {
                     break Fetched::Stopped;
                 }
             }
-            let element = match records.next_element() {
+            let take = |text: &[u8]| {
+                let is_new = index >= skip;
+                is_new.then(|| batch.add_first(text, index + 1)).flatten()
+            };
+            let element = match records.next_or_take(take) {
                 Ok(Some(element)) => element,
                 Ok(None) if index < skip => return Fetched::Restart,
                 Ok(None) => break Fetched::Whole,

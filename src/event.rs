@@ -92,14 +92,38 @@ pub fn append_line(
         Err(_) => Cow::Owned(String::from_utf8_lossy(record).into_owned().into_bytes()),
     };
     let before = out.len();
+    let (line, length) = append_first(&record, content_type, options, out)?;
+    let behind = record.get(length..).unwrap_or_default();
+    if behind.iter().all(|b| b" \t\r\n".contains(b)) {
+        Ok(line)
+    } else {
+        out.truncate(before);
+        Err(Unusable::Malformed)
+    }
+}
+
+/// The same for the record that `text` begins with, whatever follows it. Gives its length, too.
+///
+/// # Errors
+/// There is no record that is whole and UTF-8; `out` is then as it was. `append_line` can tell more.
+pub fn append_first(
+    text: &[u8],
+    content_type: ContentType,
+    options: &Options,
+    out: &mut Vec<u8>,
+) -> Result<(Line, usize), Unusable> {
+    let before = out.len();
     out.extend_from_slice(HEAD);
     let members = out.len();
-    let copied = copy::copy(&record, options.normalize, out);
+    let copied = copy::copy(text, options.normalize, out).and_then(|copied| {
+        let record = text.get(..copied.length).unwrap_or_default();
+        std::str::from_utf8(record).map(|_| copied).map_err(|_| Unusable::Malformed)
+    });
     let copied = copied.inspect_err(|_| out.truncate(before))?;
     if options.exclude.iter().any(|exclude| exclude.matches(&copied.traits, out)) {
         let id = copied.id.and_then(|id| out.get(id).map(<[u8]>::to_vec));
         out.truncate(before);
-        return Ok(Line::Excluded(id));
+        return Ok((Line::Excluded(id), copied.length));
     }
     let tail: [&[u8]; 3] = [b"\"Subscription\":\"", content_type.name().as_bytes(), b"\"}}"];
     let envelope = HEAD.len() + tail.map(<[u8]>::len).iter().sum::<usize>();
@@ -125,7 +149,7 @@ pub fn append_line(
     }
     out.extend(tail.iter().copied().flatten());
     out.push(b'\n');
-    Ok(Line::Event { id, shortened })
+    Ok((Line::Event { id, shortened }, copied.length))
 }
 
 #[cfg(test)]

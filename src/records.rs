@@ -2,7 +2,8 @@
 //!
 //! Only the ends of elements are looked for here: strings are skipped, and of the brackets only
 //! the kind that opened the element is counted. Whether an element is valid JSON is judged by
-//! [`crate::event`], which reads it anyway; so one bad record spoils no other.
+//! [`crate::event`], which reads it anyway; so one bad record spoils no other. As that finds a good
+//! record's end as well, it is offered each object first, and only what it can't take is split here.
 
 use std::io::{self, Read};
 
@@ -20,6 +21,8 @@ pub enum Element<'a> {
     Record(&'a [u8]),
     /// It was larger than the limit: so many bytes, all of them skipped.
     TooLarge(u64),
+    /// It was offered, and taken.
+    Taken,
 }
 
 /// A larger record than this is a large one, in bytes; Microsoft's largest are a tenth of it.
@@ -92,6 +95,19 @@ impl<R: Read> Records<R> {
     /// # Errors
     /// The body can't be read, is no array or is cut. Elements handed out before are good.
     pub fn next_element(&mut self) -> Result<Option<Element<'_>>, SplitError> {
+        self.next_or_take(|_| None)
+    }
+
+    /// The same, but an object is offered to `take` first, with what has been read behind it: whoever
+    /// reads it anyway finds its end on the way. `take` gives its length, if all of it is there and
+    /// it could be taken.
+    ///
+    /// # Errors
+    /// As [`next_element`](Self::next_element).
+    pub fn next_or_take(
+        &mut self,
+        take: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> Result<Option<Element<'_>>, SplitError> {
         loop {
             let Some(byte) = self.next_token()? else {
                 return match self.place {
@@ -106,6 +122,15 @@ impl<R: Read> Records<R> {
                 (Place::Element, b',') => self.place = Place::Comma,
                 (Place::Opened | Place::Comma, first) if !b",:]}".contains(&first) => {
                     self.place = Place::Element;
+                    let most = self.limit.min(LARGE);
+                    let ahead = self.unread();
+                    let ahead = ahead.get(..most).unwrap_or(ahead);
+                    if first == b'{'
+                        && let Some(length) = take(ahead)
+                    {
+                        self.start += length;
+                        return Ok(Some(Element::Taken));
+                    }
                     return self.element(first).map(Some);
                 }
                 _ => return Err(SplitError::Malformed(self.passed + self.start as u64)),
@@ -311,6 +336,7 @@ mod tests {
                     elements.push(String::from_utf8_lossy(bytes).into_owned());
                 }
                 Ok(Some(Element::TooLarge(size))) => elements.push(format!("too large: {size}")),
+                Ok(Some(Element::Taken)) => panic!("nothing is offered"),
                 Err(error) => return (elements, Err(error)),
             }
         }

@@ -1,7 +1,7 @@
 //! A blob's lines on their way from the splitter to the output.
 
 use crate::content::{ContentType, excerpt};
-use crate::event::{Line, Options, Unusable, append_line};
+use crate::event::{Line, Options, Unusable, append_first, append_line};
 use crate::notice::{Kind, Notice};
 use crate::records::Element;
 use crate::state::fingerprint;
@@ -89,24 +89,11 @@ impl<'a> Batch<'a> {
     pub(super) fn add(&mut self, element: &Element<'_>, index: u64) {
         let before = self.lines.len();
         let why = match element {
+            Element::Taken => return,
             Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
                 match append_line(record, self.content_type, self.options, &mut self.lines) {
-                    Ok(Line::Excluded(id)) => {
-                        self.excluded_since += 1;
-                        self.set_mark(index, id);
-                        return;
-                    }
-                    Ok(Line::Event { id, shortened }) => {
-                        self.counts.events += 1;
-                        self.counts.shortened += u64::from(shortened);
-                        let id = id.and_then(|id| self.lines.get(id)).map(<[u8]>::to_vec);
-                        self.set_mark(index, id);
-                        // The notice of what precedes comes first.
-                        let notice = self.notice();
-                        self.lines.splice(before..before, notice);
-                        return;
-                    }
+                    Ok(line) => return self.added(line, index, before),
                     Err(Unusable::NoObject) => Why::NoObject,
                     Err(Unusable::Malformed) => Why::NoJson,
                 }
@@ -117,6 +104,35 @@ impl<'a> Batch<'a> {
             _ => {
                 self.end();
                 self.unusable = Some((index, index, why));
+            }
+        }
+    }
+
+    /// Adds the line of the `index`-th element if `text` begins with all of it and nothing is wrong
+    /// with it; gives its length then.
+    pub(super) fn add_first(&mut self, text: &[u8], index: u64) -> Option<usize> {
+        let before = self.lines.len();
+        let lines = &mut self.lines;
+        let (line, length) = append_first(text, self.content_type, self.options, lines).ok()?;
+        self.added(line, index, before);
+        Some(length)
+    }
+
+    /// Takes in what has become of the `index`-th element, whose line begins at `before`.
+    fn added(&mut self, line: Line, index: u64, before: usize) {
+        match line {
+            Line::Excluded(id) => {
+                self.excluded_since += 1;
+                self.set_mark(index, id);
+            }
+            Line::Event { id, shortened } => {
+                self.counts.events += 1;
+                self.counts.shortened += u64::from(shortened);
+                let id = id.and_then(|id| self.lines.get(id)).map(<[u8]>::to_vec);
+                self.set_mark(index, id);
+                // The notice of what precedes comes first.
+                let notice = self.notice();
+                self.lines.splice(before..before, notice);
             }
         }
     }
@@ -218,8 +234,13 @@ impl<'a> Batch<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Read};
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::Exclude;
+    use crate::records::Records;
 
     static ALL: Options = Options { normalize: true, exclude: Vec::new() };
 
@@ -322,5 +343,61 @@ mod tests {
                 "each of the records 3 to 4 of content c is no JSON object"
             ]
         );
+    }
+
+    /// Hands out a body in pieces of a size.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let size = self.1.min(out.len());
+            self.0.read(&mut out[..size])
+        }
+    }
+
+    /// What becomes of a body, whose records are offered as they come or split off first.
+    fn all_of(body: &[u8], piece: usize, offered: bool) -> (String, Counts, Option<(u64, String)>) {
+        let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
+        let options = Options { normalize: true, exclude };
+        let mut batch = Batch::new("t", ContentType::General, "c", &options);
+        let mut records = Records::new(Pieces(body, piece), 300);
+        let mut index = 0;
+        let end = loop {
+            let take = |text: &[u8]| offered.then(|| batch.add_first(text, index + 1)).flatten();
+            match records.next_or_take(take) {
+                Ok(Some(element)) => {
+                    index += 1;
+                    batch.add(&element, index);
+                }
+                Ok(None) => break "whole".to_owned(),
+                Err(error) => break format!("{error:?}"),
+            }
+        };
+        batch.end();
+        let lines = String::from_utf8(batch.lines().to_vec()).unwrap();
+        (lines + &end, batch.counts(), batch.mark())
+    }
+
+    proptest! {
+        #[test]
+        fn records_that_are_offered_become_what_split_ones_become(
+            elements in prop::collection::vec(
+                prop::sample::select(vec![
+                    r#"{"Id":"1","a":[1,{"b":"}"}]}"#, r#" { "Id" : "2\"" } "#, "{}", r#"{"a":{}}"#,
+                    r#"{"Id":"3","Operation":"no"}"#, r#"{"Operation":"no"}"#, "[{}]", "1", "\"{}\"",
+                    r#"{"a":tru}"#, r#"{"a":1 "b":2}"#, r#"{"a":"\x"}"#, r#"{"a":1}}"#, r#"{"a":1"#,
+                    "{\"a\":\"\u{1}\"}", "{\"Id\":\"BAD\"}", "{\"Id\":\"LONG\"}", "]", "", "\u{feff}",
+                ]),
+                0..8,
+            ),
+            piece in 1..60_usize,
+        ) {
+            let body = format!("[{}]", elements.join(",")).replace("LONG", &"x".repeat(400));
+            let mut body = body.into_bytes();
+            while let Some(at) = body.windows(3).position(|window| window == b"BAD") {
+                body[at] = 0xff;
+            }
+            prop_assert_eq!(all_of(&body, piece, true), all_of(&body, piece, false));
+        }
     }
 }

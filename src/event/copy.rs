@@ -29,6 +29,8 @@ pub(super) struct Copied {
     pub(super) has_address_port: bool,
     /// What filters go by.
     pub(super) traits: Traits,
+    /// The record's length.
+    pub(super) length: usize,
 }
 
 /// Where in the output the values stand that filters go by.
@@ -61,7 +63,7 @@ impl Trait {
     }
 }
 
-/// Copies the members of the record's object to `out`, each followed by a comma.
+/// Copies the members of the object that `record` begins with to `out`, each followed by a comma.
 ///
 /// # Errors
 /// It is no object or no JSON; `out` then holds a part of it.
@@ -137,9 +139,8 @@ impl Copy<'_> {
             self.found.fields += 1;
         }
         self.at += 1;
-        self.copied = self.at;
-        self.skip_white();
-        if self.at == self.record.len() { Ok(()) } else { Err(Unusable::Malformed) }
+        self.found.length = self.at;
+        Ok(())
     }
 
     /// Copies a member of the record; false where it is left out.

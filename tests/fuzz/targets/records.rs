@@ -156,6 +156,7 @@ fn split(mut pieces: Pieces<'_>, limit: usize) -> Split {
         match records.next_element() {
             Ok(Some(Element::Record(bytes))) => parts.push(Part::Record(bytes.to_vec())),
             Ok(Some(Element::TooLarge(size))) => parts.push(Part::TooLarge(size)),
+            Ok(Some(Element::Taken)) => panic!("nothing is offered"),
             Ok(None) => {
                 assert!(matches!(records.next_element(), Ok(None)), "the end stays the end");
                 break End::Whole;
