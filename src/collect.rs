@@ -17,7 +17,7 @@ mod stream;
 mod tenant;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,6 @@ impl Collection {
             changed: Condvar::new(),
             large: Mutex::new(()),
             stopped: AtomicBool::new(false),
-            events: AtomicU64::new(0),
             api,
         }))
     }
@@ -206,7 +205,6 @@ struct Collector {
     large: Mutex<()>,
     /// Whoever is inside a blob stops behind the record at hand.
     stopped: AtomicBool,
-    events: AtomicU64,
 }
 
 /// What came of fetching a blob. `Queued` knows how far it got.
@@ -507,7 +505,6 @@ impl Collector {
         let mut turn = self.output.turn();
         let why = match turn.events(batch.lines()) {
             Ok(Written::All) => {
-                self.events.fetch_add(batch.counts().events, Ordering::Relaxed);
                 let (now, mark) = (self.clock().now(), batch.mark());
                 let hand_over = self.run.hand_over && !batch.lines().is_empty();
                 if let Some(stream) = self.lock().stream_mut(fetch.stream) {
@@ -613,12 +610,8 @@ impl Collector {
         let now = self.clock().now();
         let clock = self.run.reading();
         let mut shared = self.lock();
-        let mut report = Report {
-            events: self.events.load(Ordering::Relaxed),
-            turns: shared.turns(),
-            halt: shared.halt.clone(),
-            ..Report::default()
-        };
+        let mut report =
+            Report { turns: shared.turns(), halt: shared.halt.clone(), ..Report::default() };
         let tenants = std::mem::take(&mut shared.tenants);
         drop(shared);
         let mut outcomes = Vec::new();
@@ -643,6 +636,7 @@ impl Collector {
                     of_tenant.insert(Some(stream.content_type), outcome);
                 }
                 stream.tell_counts();
+                report.events += stream.counts.events;
                 report.blobs += stream.blobs;
                 report.lag = report.lag.max(stream.state.lag(now));
                 report.notices.append(&mut stream.notices);

@@ -17,7 +17,6 @@ mod shorten;
 mod value;
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 pub use self::exclude::Exclude;
 use crate::content::ContentType;
@@ -53,16 +52,22 @@ pub struct Options {
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// Its line was appended.
-    Event {
-        /// Where the value of its `Id` stands, as JSON, if it has one.
-        id: Option<Range<usize>>,
-        /// Whether something of it had to be left out, which its `Truncated` lists.
-        shortened: bool,
-    },
-    /// A filter leaves it out; its `Id`, as JSON, if it has one.
-    Excluded(Option<Vec<u8>>),
+pub struct Line {
+    /// The value of its `Id`, as JSON, if it has one.
+    pub id: Option<Vec<u8>>,
+    /// Whether it was appended, and how.
+    pub fate: Fate,
+}
+
+/// How a record was appended, if it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// With all that is in it.
+    Whole,
+    /// Something had to be left out, which its `Truncated` lists.
+    Shortened,
+    /// Not at all: a filter leaves it out.
+    Excluded,
 }
 
 /// An element that can't be made an event.
@@ -94,7 +99,7 @@ pub fn append_line(
     let before = out.len();
     let (line, length) = append_first(&record, content_type, options, out)?;
     let behind = record.get(length..).unwrap_or_default();
-    if behind.iter().all(|b| b" \t\r\n".contains(b)) {
+    if behind.iter().copied().all(json::is_white) {
         Ok(line)
     } else {
         out.truncate(before);
@@ -120,28 +125,27 @@ pub fn append_first(
         std::str::from_utf8(record).map(|_| copied).map_err(|_| Unusable::Malformed)
     });
     let copied = copied.inspect_err(|_| out.truncate(before))?;
+    let length = copied.length;
+    let id = copied.id.clone().and_then(|id| out.get(id)).map(<[u8]>::to_vec);
     if options.exclude.iter().any(|exclude| exclude.matches(&copied.traits, out)) {
-        let id = copied.id.and_then(|id| out.get(id).map(<[u8]>::to_vec));
         out.truncate(before);
-        return Ok((Line::Excluded(id), copied.length));
+        return Ok((Line { id, fate: Fate::Excluded }, length));
     }
     let tail: [&[u8]; 3] = [b"\"Subscription\":\"", content_type.name().as_bytes(), b"\"}}"];
-    let envelope = HEAD.len() + tail.map(<[u8]>::len).iter().sum::<usize>();
-    let too_long = out.len() - members > LONGEST_LINE - envelope;
-    let too_large = copied.has_long_string || copied.fields + ENVELOPE_FIELDS > MOST_FIELDS;
+    let most = LONGEST_LINE - HEAD.len() - tail.map(<[u8]>::len).iter().sum::<usize>();
+    let too_long = out.len() - members > most;
+    let too_many = copied.fields + ENVELOPE_FIELDS > MOST_FIELDS;
     let doubled = copied.adds_address_port && copied.has_address_port;
-    let (mut id, mut shortened) = (copied.id, false);
-    if too_long || (options.normalize && too_large) || doubled {
-        let mut anew = Vec::new();
+    let mut line = Line { id, fate: Fate::Whole };
+    if too_long || doubled || (options.normalize && (too_many || copied.has_long_string)) {
         let whole = fit::Whole {
             members: out.get(members..).unwrap_or_default(),
             adds_address_port: copied.adds_address_port,
-            most: LONGEST_LINE - envelope,
+            most,
             normalize: options.normalize,
         };
-        let written = whole.write(&mut anew);
-        id = written.id.map(|id| id.start + members..id.end + members);
-        shortened = written.shortened;
+        let mut anew = Vec::new();
+        line = whole.write(&mut anew);
         out.truncate(members);
         // Of a record of many megabytes nothing is kept.
         out.shrink_to(2 * (members + LONGEST_LINE));
@@ -149,7 +153,7 @@ pub fn append_first(
     }
     out.extend(tail.iter().copied().flatten());
     out.push(b'\n');
-    Ok((Line::Event { id, shortened }, copied.length))
+    Ok((line, length))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A blob's lines on their way from the splitter to the output.
 
 use crate::content::{ContentType, excerpt};
-use crate::event::{Line, Options, Unusable, append_first, append_line};
+use crate::event::{Fate, Line, Options, Unusable, append_first, append_line};
 use crate::notice::{Kind, Notice};
 use crate::records::Element;
 use crate::state::fingerprint;
@@ -22,7 +22,8 @@ pub(super) struct Batch<'a> {
     counts: Counts,
     /// Records that filters left out behind the mark: they come again if the blob breaks off here.
     excluded_since: u64,
-    mark: Mark,
+    /// The last element that has an `Id`: its number, and its `Id` as JSON.
+    mark: Option<(u64, Vec<u8>)>,
     /// The last elements, if they can't be events: from which to which, and why.
     unusable: Option<(u64, u64, Why)>,
     /// The notices that are among the lines.
@@ -38,15 +39,6 @@ pub(super) struct Counts {
     pub(super) shortened: u64,
     /// Left out by filters, up to the mark.
     pub(super) excluded: u64,
-}
-
-/// The last element that has an `Id`.
-#[derive(Default)]
-struct Mark {
-    /// Its number, from 1; 0 if there is none.
-    index: u64,
-    /// Its `Id` as JSON.
-    id: Vec<u8>,
 }
 
 /// An `Id` as it is remembered.
@@ -78,7 +70,7 @@ impl<'a> Batch<'a> {
             lines: Vec::new(),
             counts: Counts::default(),
             excluded_since: 0,
-            mark: Mark::default(),
+            mark: None,
             unusable: None,
             gaps: Vec::new(),
         }
@@ -120,26 +112,18 @@ impl<'a> Batch<'a> {
 
     /// Takes in what has become of the `index`-th element, whose line begins at `before`.
     fn added(&mut self, line: Line, index: u64, before: usize) {
-        match line {
-            Line::Excluded(id) => {
-                self.excluded_since += 1;
-                self.set_mark(index, id);
-            }
-            Line::Event { id, shortened } => {
+        match line.fate {
+            Fate::Excluded => self.excluded_since += 1,
+            Fate::Whole | Fate::Shortened => {
                 self.counts.events += 1;
-                self.counts.shortened += u64::from(shortened);
-                let id = id.and_then(|id| self.lines.get(id)).map(<[u8]>::to_vec);
-                self.set_mark(index, id);
+                self.counts.shortened += u64::from(line.fate == Fate::Shortened);
                 // The notice of what precedes comes first.
                 let notice = self.notice();
                 self.lines.splice(before..before, notice);
             }
         }
-    }
-
-    fn set_mark(&mut self, index: u64, id: Option<Vec<u8>>) {
-        if let Some(id) = id {
-            self.mark = Mark { index, id };
+        if let Some(id) = line.id {
+            self.mark = Some((index, id));
             self.count_excluded();
         }
     }
@@ -186,12 +170,8 @@ impl<'a> Batch<'a> {
         let Element::Record(record) = element else {
             return None;
         };
-        let mut line = Vec::new();
-        let id = match append_line(record, self.content_type, self.options, &mut line).ok()? {
-            Line::Event { id, .. } => line.get(id?)?.to_vec(),
-            Line::Excluded(id) => id?,
-        };
-        Some(remembered(&id))
+        let line = append_line(record, self.content_type, self.options, &mut Vec::new());
+        Some(remembered(&line.ok()?.id?))
     }
 
     /// What has been gathered: whole lines.
@@ -211,8 +191,7 @@ impl<'a> Batch<'a> {
 
     /// How far the blob is dealt with by this batch: the number of elements and the last's `Id`.
     pub(super) fn mark(&self) -> Option<(u64, String)> {
-        let Mark { index, id } = &self.mark;
-        (*index > 0).then(|| (*index, remembered(id)))
+        self.mark.as_ref().map(|(index, id)| (*index, remembered(id)))
     }
 
     /// Takes out the notices that are among the lines.
@@ -228,7 +207,7 @@ impl<'a> Batch<'a> {
     pub(super) fn clear(&mut self) {
         self.lines.clear();
         self.counts = Counts::default();
-        self.mark.index = 0;
+        self.mark = None;
     }
 }
 

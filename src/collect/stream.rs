@@ -74,7 +74,7 @@ pub(super) struct StreamRun {
     /// Blobs written to their end.
     pub(super) blobs: u64,
     /// What became of their records.
-    counts: Counts,
+    pub(super) counts: Counts,
     /// What its last listing ran into; it may still go well.
     pub(super) trouble: Option<Failure>,
     pub(super) failed: Option<Failure>,

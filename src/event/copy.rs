@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::Unusable;
-use super::json::{code, cut, is_second_half, plain, quote};
+use super::json::{code, cut, is_second_half, is_white, plain, quote};
 use super::name::Name;
 use super::value::{bare_address, whole_number};
 use super::{LONGEST_STRING, MOST_LEVELS};
@@ -441,10 +441,9 @@ impl Copy<'_> {
     }
 
     fn skip_white(&mut self) {
-        let white = |byte: Option<u8>| matches!(byte, Some(b' ' | b'\t' | b'\n' | b'\r'));
-        if white(self.peek()) {
+        if self.peek().is_some_and(is_white) {
             self.flush();
-            while white(self.peek()) {
+            while self.peek().is_some_and(is_white) {
                 self.at += 1;
             }
             self.copied = self.at;

@@ -15,21 +15,25 @@ pub struct Exclude {
     pub user_id: Option<String>,
 }
 
+/// Whether a value that was found is the one that is wanted.
+type Is = fn(&str, &str) -> bool;
+
 impl Exclude {
     /// Whether a record with these traits, which stand in `line`, is to be left out. One that lacks
     /// a member, or has it twice, matches no value for it.
     pub(super) fn matches(&self, traits: &Traits, line: &[u8]) -> bool {
-        let exactly = |a: &str, b: &str| a == b;
-        let in_any_case = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
-        let is = |wanted: &Option<String>, found: &Trait, same: &dyn Fn(&str, &str) -> bool| {
-            wanted
-                .as_ref()
-                .is_none_or(|wanted| text(found, line).is_some_and(|found| same(wanted, &found)))
-        };
-        is(&self.record_type, &traits.record_type, &exactly)
-            && is(&self.operation, &traits.operation, &exactly)
-            && is(&self.workload, &traits.workload, &exactly)
-            && is(&self.user_id, &traits.user_id, &in_any_case)
+        let exactly = |wanted: &str, found: &str| wanted == found;
+        let in_any_case = |wanted: &str, found: &str| wanted.to_lowercase() == found.to_lowercase();
+        let members: [(_, _, Is); 4] = [
+            (&self.record_type, &traits.record_type, exactly),
+            (&self.operation, &traits.operation, exactly),
+            (&self.workload, &traits.workload, exactly),
+            (&self.user_id, &traits.user_id, in_any_case),
+        ];
+        members.into_iter().all(|(wanted, found, is)| match wanted {
+            Some(wanted) => text(found, line).is_some_and(|found| is(wanted, &found)),
+            None => true,
+        })
     }
 }
 

@@ -45,18 +45,20 @@ impl Folding {
         Self { level: usize::MAX, strings: Vec::new().into_iter() }
     }
 
-    /// Whether an object of this level may have to.
-    pub(super) fn reaches(&self, level: usize) -> bool {
-        level >= self.level
-    }
-
-    /// Whether it has to; to be asked for each in its turn that is in no string.
-    pub(super) fn takes(&mut self, object: &[u8], level: usize) -> bool {
-        if level == self.level {
-            self.strings.next().unwrap_or_default()
-        } else {
-            self.reaches(level) && fields_of(object) > 1
+    /// Takes the object that comes next in `walk`, if it is one that has to. To be asked before each
+    /// step.
+    pub(super) fn next<'a>(&mut self, walk: &mut Walk<'a>) -> Option<&'a [u8]> {
+        let level = walk.level + 1;
+        // Others are not measured.
+        if level < self.level {
+            return None;
         }
+        let object = walk.object()?;
+        let has_to = match level == self.level {
+            true => self.strings.next().unwrap_or_default(),
+            false => fields_of(object) > 1,
+        };
+        has_to.then(|| take(&mut walk.rest, |_| object.len()))
     }
 }
 
@@ -141,7 +143,7 @@ impl Levels {
 pub(super) struct Walk<'a> {
     rest: &'a [u8],
     /// 1 in the outermost object.
-    pub(super) level: usize,
+    level: usize,
     key_is_next: bool,
 }
 
@@ -166,14 +168,9 @@ impl<'a> Walk<'a> {
     }
 
     /// The object that comes next, if it is one.
-    pub(super) fn object(&self) -> Option<&'a [u8]> {
+    fn object(&self) -> Option<&'a [u8]> {
         let is_object = !self.key_is_next && self.rest.first() == Some(&b'{');
         if is_object { self.rest.get(..value_length(self.rest)) } else { None }
-    }
-
-    /// Steps over that.
-    pub(super) fn skip(&mut self, object: &[u8]) {
-        take(&mut self.rest, |_| object.len());
     }
 
     pub(super) fn step(&mut self) -> Option<Step<'a>> {
@@ -218,10 +215,7 @@ mod tests {
         let mut walk = Walk::new(members.as_bytes());
         let mut strings = Vec::new();
         loop {
-            if let Some(object) = walk.object()
-                && folding.takes(object, walk.level + 1)
-            {
-                walk.skip(object);
+            if let Some(object) = folding.next(&mut walk) {
                 strings.push(std::str::from_utf8(object).unwrap());
             } else if walk.step().is_none() {
                 return strings;

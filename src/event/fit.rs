@@ -3,13 +3,12 @@
 //! finds no room then in one string.
 
 use std::collections::HashSet;
-use std::ops::Range;
 
 use super::fields::{Folding, fields_of};
 use super::json::{Items, Part, inside};
 use super::name::Name;
 use super::shorten::{Parts, SMALLEST_ROOM, Shortener, list};
-use super::{ENVELOPE_FIELDS, LONGEST_LINE, LONGEST_STRING, MOST_FIELDS};
+use super::{ENVELOPE_FIELDS, Fate, LONGEST_LINE, LONGEST_STRING, Line, MOST_FIELDS};
 
 /// A mandatory value is not shortened below this, in bytes.
 const MANDATORY_ROOM: usize = 4096;
@@ -19,6 +18,9 @@ const OVERFLOW_ROOM: usize = 2048;
 const MOST_OVERFLOW: usize = 1 << 20;
 
 const OVERFLOW: &[u8] = b"Overflow";
+
+/// The bytes around its value.
+const AROUND_OVERFLOW: usize = "\"Overflow\":,".len();
 
 /// A record as a whole.
 pub(super) struct Whole<'a> {
@@ -32,17 +34,9 @@ pub(super) struct Whole<'a> {
     pub(super) normalize: bool,
 }
 
-/// A record written anew.
-pub(super) struct Written {
-    /// Where the value of `Id` stands.
-    pub(super) id: Option<Range<usize>>,
-    /// Whether something was shortened.
-    pub(super) shortened: bool,
-}
-
 impl Whole<'_> {
     /// Writes the members that fit to `out`, which is empty, each with a comma behind it.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> Written {
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> Line {
         // Bytes kept free for `Truncated`.
         let mut reserved = 0;
         loop {
@@ -50,7 +44,8 @@ impl Whole<'_> {
             let list = list(&cut);
             if list.len() <= reserved {
                 out.extend_from_slice(&list);
-                return Written { id, shortened: !cut.is_empty() };
+                let fate = if cut.is_empty() { Fate::Whole } else { Fate::Shortened };
+                return Line { id, fate };
             }
             // With less room more may be shortened, so that the list grows, but not for ever.
             reserved = list.len() + list.len() / 4;
@@ -58,11 +53,7 @@ impl Whole<'_> {
         }
     }
 
-    fn write_with(
-        &self,
-        reserved: usize,
-        out: &mut Vec<u8>,
-    ) -> (Option<Range<usize>>, Vec<Vec<u8>>) {
+    fn write_with(&self, reserved: usize, out: &mut Vec<u8>) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
         let truncated = reserved > 0;
         let fields = MOST_FIELDS - ENVELOPE_FIELDS - usize::from(truncated);
         let (longest_string, fields) =
@@ -105,24 +96,23 @@ fn moved(cut: Vec<Vec<u8>>, others: &[u8]) -> Vec<Vec<u8>> {
     cut.into_iter().map(path).collect()
 }
 
-/// Writes the members in `bytes` bytes at most, and `others` as `Overflow`. Gives where the value of `Id`
-/// stands.
+/// Writes the members in `bytes` bytes at most, and `others` as `Overflow`. Gives the value of `Id`.
 fn write(
     shortener: &mut Shortener<'_>,
     members: &[Member<'_>],
     others: Option<&[u8]>,
     bytes: usize,
-) -> Option<Range<usize>> {
+) -> Option<Vec<u8>> {
     let (mut leaves, mut values) = (Parts::default(), Parts::default());
     for member in members {
         leaves.fixed += 1;
-        leaves.add_leaves(member.text, member.room, bytes);
-        values.add(member.key.len() + 2, member.value.len(), member.room);
+        leaves.add_leaves(member.text, member.room(), bytes);
+        values.add(member.key.len() + 2, member.value.len(), member.room());
     }
     if let Some(others) = others {
         let string = shortener.text_as_string(OVERFLOW, others, LONGEST_LINE);
-        leaves.add(OVERFLOW.len() + 4, string.len(), OVERFLOW_ROOM);
-        values.add(OVERFLOW.len() + 4, string.len(), OVERFLOW_ROOM);
+        leaves.add(AROUND_OVERFLOW, string.len(), OVERFLOW_ROOM);
+        values.add(AROUND_OVERFLOW, string.len(), OVERFLOW_ROOM);
     }
     let most = leaves.highest(bytes);
     // Where so many stand in objects that these can't be kept whole.
@@ -131,14 +121,14 @@ fn write(
     for member in members {
         let from = shortener.out.len() + member.key.len() + 1;
         if let Some(most) = most {
-            let most = most.max(member.room);
+            let most = most.max(member.room());
             shortener.members(member.text, most, &mut Folding::none(), None);
         } else {
             shortener.key(member.key, None);
-            shortener.value(member.value, most_of_value.max(member.room));
+            shortener.value(member.value, most_of_value.max(member.room()));
         }
         if member.name == Some(Name::Id) {
-            id = Some(from..shortener.out.len());
+            id = shortener.out.get(from..).map(<[u8]>::to_vec);
         }
         shortener.out.push(b',');
     }
@@ -158,24 +148,19 @@ struct Member<'a> {
     key: &'a [u8],
     name: Option<Name>,
     value: &'a [u8],
-    /// Its value is not made shorter than this.
-    room: usize,
+    is_mandatory: bool,
     is_last: bool,
 }
 
-impl<'a> Member<'a> {
-    fn new(part: Part<'a>, room: usize) -> Self {
-        let Part { text, key, value } = part;
-        Self { text, key, name: Name::of(key), value, room, is_last: false }
-    }
-
-    fn is_mandatory(&self) -> bool {
-        self.room == MANDATORY_ROOM
+impl Member<'_> {
+    /// Its value is not made shorter than this.
+    fn room(&self) -> usize {
+        if self.is_mandatory { MANDATORY_ROOM } else { SMALLEST_ROOM }
     }
 
     /// What it takes at least, with its comma.
     fn needs(&self) -> Size {
-        let bytes = self.key.len() + 2 + self.value.len().min(self.room);
+        let bytes = self.key.len() + 2 + self.value.len().min(self.room());
         Size { bytes, fields: fields_of(self.value) }
     }
 }
@@ -210,7 +195,7 @@ fn select(
     let mut overflows = false;
     for member in read(members) {
         all = all.plus(member.needs());
-        if member.is_mandatory() {
+        if member.is_mandatory {
             mandatory = mandatory.plus(member.needs());
         }
         overflows |= displaced(&member);
@@ -218,13 +203,13 @@ fn select(
     if !overflows && room.minus(all).is_some() {
         return (read(members).collect(), None);
     }
-    let own = Size { bytes: OVERFLOW.len() + 4 + OVERFLOW_ROOM, fields: 1 };
+    let own = Size { bytes: AROUND_OVERFLOW + OVERFLOW_ROOM, fields: 1 };
     let mut left = room.minus(mandatory.plus(own)).unwrap_or_default();
     let (mut kept, mut others, mut full) = (Vec::new(), b"{".to_vec(), false);
     for member in read(members) {
         let goes = displaced(&member) || member.name == Some(Name::Overflow);
         let rest = left.minus(member.needs()).filter(|_| !goes && !full);
-        if member.is_mandatory() {
+        if member.is_mandatory {
             kept.push(member);
         } else if let Some(rest) = rest {
             left = rest;
@@ -241,18 +226,16 @@ fn select(
     (kept, Some(others))
 }
 
-/// The members, the first of each mandatory name with the room that is due to it.
+/// The members; of each mandatory name the first is so.
 fn read(members: &[u8]) -> impl Iterator<Item = Member<'_>> {
     let mut seen = Vec::new();
     let mut items = Items::members(members);
     std::iter::from_fn(move || {
-        let mut member = Member::new(items.next()?, SMALLEST_ROOM);
-        member.is_last = items.is_empty();
-        let mandatory = member.name.filter(|name| name.is_mandatory() && !seen.contains(name));
-        if let Some(name) = mandatory {
-            seen.push(name);
-            member.room = MANDATORY_ROOM;
-        }
-        Some(member)
+        let Part { text, key, value } = items.next()?;
+        let name = Name::of(key);
+        let mandatory = name.filter(|name| name.is_mandatory() && !seen.contains(name));
+        seen.extend(mandatory);
+        let (is_mandatory, is_last) = (mandatory.is_some(), items.is_empty());
+        Some(Member { text, key, name, value, is_mandatory, is_last })
     })
 }

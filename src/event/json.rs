@@ -51,6 +51,11 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
+/// Whether a byte may stand between tokens.
+pub(super) fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
 /// Splits as many bytes off the front as `length` finds there.
 pub(super) fn take<'a>(rest: &mut &'a [u8], length: impl FnOnce(&[u8]) -> usize) -> &'a [u8] {
     let (front, behind) = rest.split_at(length(rest).min(rest.len()));

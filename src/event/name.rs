@@ -5,7 +5,6 @@ use super::json::inside;
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
-    // What every record has (documented by Microsoft; `ClientIP` nearly every one).
     Id,
     RecordType,
     CreationTime,
@@ -63,8 +62,25 @@ impl Name {
         })
     }
 
+    /// Whether every record has it (documented by Microsoft; `ClientIP` nearly every one).
     pub(super) fn is_mandatory(self) -> bool {
-        (self as u8) <= Self::ClientIp as u8
+        match self {
+            Self::Id
+            | Self::RecordType
+            | Self::CreationTime
+            | Self::Operation
+            | Self::OrganizationId
+            | Self::UserType
+            | Self::UserKey
+            | Self::Workload
+            | Self::UserId
+            | Self::ClientIp => true,
+            Self::Properties
+            | Self::ClientIpAddressPort
+            | Self::Overflow
+            | Self::Subscription
+            | Self::Truncated => false,
+        }
     }
 }
 

@@ -100,11 +100,7 @@ impl<'a> Shortener<'a> {
         let mut walk = Walk::new(members);
         let mut paths = vec![outside];
         loop {
-            if folding.reaches(walk.level + 1)
-                && let Some(object) = walk.object()
-                && folding.takes(object, walk.level + 1)
-            {
-                walk.skip(object);
+            if let Some(object) = folding.next(&mut walk) {
                 let text = self.text_of(object, LONGEST_LINE);
                 quote(&text, self.out);
                 continue;

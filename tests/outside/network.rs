@@ -6,31 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use office365_simulator::Simulator;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use office365_simulator::tls::ca_and_server;
 use time::Duration;
 
 use crate::harness::{CLIENT, SECRET, Site, TENANT, write_file};
-
-/// A CA of the test's own, and a server's configuration for `names` signed by it.
-fn ca_and_server(names: &[&str]) -> (String, Arc<ServerConfig>) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    (ca.pem(), Arc::new(config))
-}
 
 fn tls_site(names: &[&str]) -> (Site, String) {
     let (ca, server) = ca_and_server(names);

@@ -4,13 +4,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use office365_simulator::tls::ca_and_server;
 use office365_simulator::{Blob, Builder, Simulator, Tenant};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
@@ -67,7 +64,7 @@ impl Site {
         }
         let mut builder = builder;
         if plan.tls {
-            let (ca, server) = ca_and_server()?;
+            let (ca, server) = ca_and_server(&["127.0.0.1"]);
             fs::write(home.path().join("etc/ca.pem"), ca)?;
             builder = builder.tls(server);
         }
@@ -160,7 +157,7 @@ impl Site {
         let path = self.home.path().join("curl.conf");
         fs::write(&path, config)?;
         let mut command = self.measured();
-        command.args(["curl", "-sSgf", "--config"]).arg(path);
+        command.args(["curl", "-sSgf", "--noproxy", "*", "--config"]).arg(path);
         command.args(gzip.then_some("--compressed"));
         command.arg("--cacert").arg(self.home.path().join("etc/ca.pem"));
         let cost = self.run(&mut command)?;
@@ -174,7 +171,7 @@ impl Site {
         );
         let url = format!("{}/{}/oauth2/v2.0/token", self.simulator.login_url(), guid(0));
         let mut command = Command::new("curl");
-        command.args(["-sS", "--data", &form, &url, "--cacert"]);
+        command.args(["-sS", "--noproxy", "*", "--data", &form, &url, "--cacert"]);
         let output = command.arg(self.home.path().join("etc/ca.pem")).output()?;
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
             .map_err(|_| io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))?;
@@ -220,26 +217,4 @@ impl Site {
 
 fn guid(n: usize) -> String {
     format!("a1b2c3d4-0000-4000-8000-{n:012}")
-}
-
-/// A CA of our own, and a server's configuration signed by it.
-fn ca_and_server() -> io::Result<(String, Arc<ServerConfig>)> {
-    let made = || -> Result<_, Box<dyn std::error::Error>> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        // curl takes a certificate whose issuer has its own name for a self-signed one.
-        params.distinguished_name.push(DnType::CommonName, "bench CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
-        let certificate = params.signed_by(&key, &ca)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)?;
-        Ok((ca.pem(), Arc::new(config)))
-    };
-    made().map_err(|error| io::Error::other(error.to_string()))
 }

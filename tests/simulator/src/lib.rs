@@ -31,6 +31,7 @@ mod server;
 mod state;
 pub mod story;
 mod tenant;
+pub mod tls;
 
 use std::io;
 use std::sync::Arc;
