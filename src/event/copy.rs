@@ -3,10 +3,11 @@
 //!
 //! What needs no repair is copied in one piece, and never taken apart.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Unusable;
-use super::json::{code, cut, is_second_half, is_white, plain, quote};
+use super::json::{code, cut, inside, is_second_half, is_white, plain, quote};
 use super::name::Name;
 use super::value::{bare_address, whole_number};
 use super::{LONGEST_STRING, MOST_LEVELS};
@@ -70,7 +71,6 @@ impl Trait {
 pub(super) fn copy(record: &[u8], normalize: bool, out: &mut Vec<u8>) -> Result<Copied, Unusable> {
     let mut copy = Copy {
         record,
-        at: 0,
         copied: 0,
         out,
         normalize,
@@ -81,14 +81,17 @@ pub(super) fn copy(record: &[u8], normalize: bool, out: &mut Vec<u8>) -> Result<
         address: None,
         found: Copied::default(),
     };
-    copy.record()?;
+    let at = copy.white(0);
+    let at = copy.expect(at, b'{').ok_or(Unusable::NoObject)?;
+    copy.record(at).ok_or(Unusable::Malformed)?;
     Ok(copy.found)
 }
 
+/// What is known while a record is copied. Where it stands, `at`, is handed from step to step: so it
+/// stays in a register.
 struct Copy<'a> {
     record: &'a [u8],
-    /// The next byte to look at, and the first one that is not in `out` yet.
-    at: usize,
+    /// The first byte that is not in `out` yet.
     copied: usize,
     out: &'a mut Vec<u8>,
     normalize: bool,
@@ -104,33 +107,35 @@ struct Copy<'a> {
     found: Copied,
 }
 
+/// Where the next step begins; none where the record is no JSON.
+type Next = Option<usize>;
+
 impl Copy<'_> {
     /// Copies the whole record.
-    fn record(&mut self) -> Result<(), Unusable> {
-        self.skip_white();
-        self.expect(b'{').map_err(|_| Unusable::NoObject)?;
-        self.copied = self.at;
-        self.skip_white();
-        let mut more = self.peek() != Some(b'}');
+    fn record(&mut self, mut at: usize) -> Option<()> {
+        self.copied = at;
+        at = self.white(at);
+        let mut more = self.peek(at) != Some(b'}');
         while more {
-            let kept = self.member()?;
-            self.skip_white();
-            match self.peek() {
+            let kept;
+            (at, kept) = self.member(at)?;
+            at = self.white(at);
+            match self.peek(at) {
                 Some(b',') => {
-                    self.at += 1;
+                    at += 1;
                     if !kept {
-                        self.copied = self.at;
+                        self.copied = at;
                     }
-                    self.skip_white();
+                    at = self.white(at);
                 }
                 Some(b'}') => {
-                    self.flush();
+                    self.flush(at);
                     if kept {
                         self.out.push(b',');
                     }
                     more = false;
                 }
-                _ => return Err(Unusable::Malformed),
+                _ => return None,
             }
         }
         if let Some(address) = self.address.take() {
@@ -138,35 +143,37 @@ impl Copy<'_> {
             self.found.adds_address_port = true;
             self.found.fields += 1;
         }
-        self.at += 1;
-        self.found.length = self.at;
-        Ok(())
+        self.found.length = at + 1;
+        Some(())
     }
 
     /// Copies a member of the record; false where it is left out.
-    fn member(&mut self) -> Result<bool, Unusable> {
-        let before = self.place();
-        let name = self.name()?;
-        self.skip_white();
-        self.expect(b':')?;
-        self.skip_white();
-        let value = self.place();
+    fn member(&mut self, at: usize) -> Option<(usize, bool)> {
+        let before = self.place(at);
+        self.escaped = false;
+        let end = self.string(at)?;
+        let key = self.record.get(at..end).unwrap_or_default();
+        let name = if self.escaped { Name::of(key) } else { Name::plain(inside(key)) };
+        let at = self.colon(end)?;
+        let at = self.white(at);
+        let value = self.place(at);
         // Of doubles the first one: what it was has one place only.
         let is_address = name == Some(Name::ClientIp) && !self.has_client_ip;
         self.has_client_ip |= is_address;
-        if is_address && self.normalize && self.peek() == Some(b'"') {
-            self.client_ip()?;
+        let end = if is_address && self.normalize && self.peek(at) == Some(b'"') {
+            self.client_ip(at)?
         } else {
-            self.value(name == Some(Name::Properties) && self.normalize)?;
-        }
-        let value = value..self.place();
+            self.value(at, name == Some(Name::Properties) && self.normalize)?
+        };
+        let value = value..self.place(end);
         let traits = &mut self.found.traits;
         match name {
+            None => {}
             Some(Name::Subscription) => {
                 // Ours is written last.
-                self.flush();
+                self.flush(end);
                 self.out.truncate(before);
-                return Ok(false);
+                return Some((end, false));
             }
             Some(Name::Id) => self.found.id = Some(value),
             Some(Name::ClientIpAddressPort) => self.found.has_address_port = true,
@@ -174,48 +181,47 @@ impl Copy<'_> {
             Some(Name::Operation) => traits.operation.found(value),
             Some(Name::Workload) => traits.workload.found(value),
             Some(Name::UserId) => traits.user_id.found(value),
-            _ => {}
+            Some(_) => {}
         }
-        Ok(true)
-    }
-
-    /// Copies a key of the record.
-    fn name(&mut self) -> Result<Option<Name>, Unusable> {
-        self.escaped = false;
-        let from = self.at;
-        let inside = self.string()?;
-        if self.escaped {
-            return Ok(Name::of(self.record.get(from..self.at).unwrap_or_default()));
-        }
-        Ok(Name::plain(self.record.get(inside).unwrap_or_default()))
+        Some((end, true))
     }
 
     /// Copies the value of `ClientIP`, as a bare address if it is one with something around it.
-    fn client_ip(&mut self) -> Result<(), Unusable> {
-        let from = self.at;
-        let inside = self.string()?;
-        self.count(&inside);
-        let spelt = self.record.get(from..self.at).unwrap_or_default();
-        let bare =
-            serde_json::from_slice::<String>(spelt).ok().and_then(|text| bare_address(&text));
-        if let Some(bare) = bare {
+    fn client_ip(&mut self, at: usize) -> Next {
+        let end = self.string(at)?;
+        self.count(at, end);
+        let spelt = self.record.get(at..end).unwrap_or_default();
+        if let Some(bare) = text(spelt).and_then(|text| bare_address(&text)) {
             self.address = Some(spelt.to_vec());
-            self.replace(from, &bare);
+            self.replace(at..end, &bare);
         }
-        Ok(())
+        Some(end)
     }
 
     /// Copies one value of any depth, without recursion. `properties`: it is one of the arrays of
     /// names and values, so items that are strings become objects, as the others are.
-    fn value(&mut self, properties: bool) -> Result<(), Unusable> {
+    fn value(&mut self, mut at: usize, properties: bool) -> Next {
         let mut deep: Option<Deep> = None;
         loop {
-            self.skip_white();
-            match self.peek() {
+            at = match self.peek(at) {
+                Some(first @ (b'"' | b'-' | b'0'..=b'9')) => {
+                    let place = if properties { self.place(at) } else { 0 };
+                    let end = if first == b'"' {
+                        let end = self.string(at)?;
+                        self.count(at, end);
+                        end
+                    } else {
+                        self.number(at)?
+                    };
+                    if properties && self.open == [b']'] {
+                        self.make_an_object(place, end);
+                    }
+                    end
+                }
                 Some(bracket @ (b'{' | b'[')) => {
                     // The record is a level, and so is this one.
                     if self.open.len() + 2 > MOST_LEVELS && deep.is_none() {
-                        self.flush();
+                        self.flush(at);
                         let (levels, start) = (self.open.len(), self.out.len());
                         deep = Some(Deep { levels, start, fields: self.found.fields });
                     }
@@ -224,69 +230,56 @@ impl Copy<'_> {
                         self.found.fields += usize::from(self.arrays == 0);
                         self.arrays += 1;
                     }
-                    self.at += 1;
                     self.open.push(close);
-                    self.skip_white();
-                    if self.peek() != Some(close) {
+                    at = self.white(at + 1);
+                    if self.peek(at) != Some(close) {
                         if close == b'}' {
-                            self.key()?;
+                            at = self.key(at)?;
                         }
                         continue;
                     }
+                    at
                 }
-                Some(b'"' | b'-' | b'0'..=b'9') => {
-                    let from = self.place();
-                    if self.peek() == Some(b'"') {
-                        let inside = self.string()?;
-                        self.count(&inside);
-                    } else {
-                        self.number()?;
-                    }
-                    if properties && self.open == [b']'] {
-                        self.make_an_object(from);
-                    }
-                }
-                Some(b't') => self.literal(b"true")?,
-                Some(b'f') => self.literal(b"false")?,
-                Some(b'n') => self.literal(b"null")?,
-                _ => return Err(Unusable::Malformed),
-            }
+                Some(b't') => self.literal(at, b"true")?,
+                Some(b'f') => self.literal(at, b"false")?,
+                Some(b'n') => self.literal(at, b"null")?,
+                _ => return None,
+            };
             // Behind a value: close what ends here, up to the comma before the next value.
             loop {
                 let Some(close) = self.open.last().copied() else {
-                    return Ok(());
+                    return Some(at);
                 };
-                self.skip_white();
-                match self.peek() {
+                at = self.white(at);
+                match self.peek(at) {
                     Some(b',') => {
-                        self.at += 1;
+                        at = self.white(at + 1);
                         if close == b'}' {
-                            self.skip_white();
-                            self.key()?;
+                            at = self.key(at)?;
                         }
                         break;
                     }
                     Some(byte) if byte == close => {
-                        self.at += 1;
+                        at += 1;
                         self.open.pop();
                         self.arrays -= usize::from(close == b']');
                         if let Some(container) = deep.take_if(|deep| deep.levels == self.open.len())
                         {
-                            self.flush();
+                            self.flush(at);
                             self.make_a_string(&container);
                         }
                     }
-                    _ => return Err(Unusable::Malformed),
+                    _ => return None,
                 }
             }
         }
     }
 
     /// Makes an object of an item of names and values, if it was copied as a string.
-    fn make_an_object(&mut self, from: usize) {
-        self.flush();
-        if self.out.get(from) == Some(&b'"') {
-            self.out.splice(from..from, *b"{\"Name\":");
+    fn make_an_object(&mut self, place: usize, end: usize) {
+        self.flush(end);
+        if self.out.get(place) == Some(&b'"') {
+            self.out.splice(place..place, *b"{\"Name\":");
             self.out.push(b'}');
         }
     }
@@ -299,160 +292,181 @@ impl Copy<'_> {
         self.found.has_long_string |= text.len() > LONGEST_STRING;
     }
 
-    fn key(&mut self) -> Result<(), Unusable> {
-        self.string()?;
-        self.skip_white();
-        self.expect(b':')
+    /// Steps over a key, up to its value.
+    #[inline]
+    fn key(&mut self, at: usize) -> Next {
+        let end = self.string(at)?;
+        let at = self.colon(end)?;
+        Some(self.white(at))
     }
 
-    /// Steps over a string; gives where its inside stands in the record.
-    fn string(&mut self) -> Result<Range<usize>, Unusable> {
-        self.expect(b'"')?;
-        let from = self.at;
+    #[inline]
+    fn colon(&mut self, at: usize) -> Next {
+        let at = self.white(at);
+        self.expect(at, b':')
+    }
+
+    /// Steps over a string, its quotes included.
+    #[inline(always)]
+    fn string(&mut self, at: usize) -> Next {
+        let from = self.expect(at, b'"')?;
+        let end = from + plain(self.record.get(from..).unwrap_or_default());
+        if self.peek(end) == Some(b'"') && end - from <= LONGEST_STRING {
+            return Some(end + 1);
+        }
+        self.special_string(from, end)
+    }
+
+    /// Steps over a string that is long or has other than plain characters in it: from the first of
+    /// them on, which is at `at`.
+    #[inline(never)]
+    fn special_string(&mut self, from: usize, mut at: usize) -> Next {
         loop {
-            self.at += plain(self.record.get(self.at..).unwrap_or_default());
-            match self.peek() {
+            match self.peek(at) {
                 Some(b'"') => break,
-                Some(b'\\') => self.escape_sequence()?,
+                Some(b'\\') => at = self.escape_sequence(at)?,
                 Some(control) => {
                     // Wazuh would cut the line there.
-                    self.flush();
+                    self.flush(at);
                     self.out.extend_from_slice(format!("\\u{control:04x}").as_bytes());
-                    self.at += 1;
-                    self.copied = self.at;
+                    at += 1;
+                    self.copied = at;
                 }
-                None => return Err(Unusable::Malformed),
+                None => return None,
             }
+            at += plain(self.record.get(at..).unwrap_or_default());
         }
-        let inside = from..self.at;
-        self.at += 1;
-        if inside.len() > LONGEST_STRING {
-            let text = self.record.get(inside.clone()).unwrap_or_default();
+        if at - from > LONGEST_STRING {
+            let text = self.record.get(from..at).unwrap_or_default();
             self.found.has_long_string |= cut(text, usize::MAX, LONGEST_STRING) < text.len();
         }
-        Ok(inside)
+        Some(at + 1)
     }
 
     /// Steps over a backslash and what belongs to it. One half of a surrogate pair is no character,
     /// and cJSON, which Wazuh reads with, refuses the whole line for it.
-    fn escape_sequence(&mut self) -> Result<(), Unusable> {
+    fn escape_sequence(&mut self, at: usize) -> Next {
         self.escaped = true;
-        let rest = self.record.get(self.at..).unwrap_or_default();
-        self.at += match rest {
+        let rest = self.record.get(at..).unwrap_or_default();
+        let length = match rest {
             [_, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
             [_, b'u', ..] => match (code(rest), rest.get(6..)) {
                 (Some(0xd800..=0xdbff), Some(next)) if is_second_half(next) => 12,
                 (Some(0xd800..=0xdfff), _) => {
-                    self.flush();
+                    self.flush(at);
                     self.out.extend_from_slice(b"\\ufffd");
-                    self.copied = self.at + 6;
+                    self.copied = at + 6;
                     6
                 }
                 (Some(_), _) => 6,
-                (None, _) => return Err(Unusable::Malformed),
+                (None, _) => return None,
             },
-            _ => return Err(Unusable::Malformed),
+            _ => return None,
         };
-        Ok(())
+        Some(at + length)
     }
 
-    fn number(&mut self) -> Result<(), Unusable> {
-        let from = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
+    fn number(&mut self, from: usize) -> Next {
+        let mut at = from + usize::from(self.peek(from) == Some(b'-'));
+        at = match self.peek(at) {
+            Some(b'0') => at + 1,
+            _ => self.digits(at)?,
+        };
+        if self.peek(at) == Some(b'.') {
+            at = self.digits(at + 1)?;
         }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        let mut long = self.at - from >= SHORTEST_LONG_NUMBER;
-        if let Some(b'e' | b'E') = self.peek() {
+        let mut long = at - from >= SHORTEST_LONG_NUMBER;
+        if let Some(b'e' | b'E') = self.peek(at) {
             long = true;
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits()?;
+            let sign = matches!(self.peek(at + 1), Some(b'+' | b'-'));
+            at = self.digits(at + 1 + usize::from(sign))?;
         }
         self.found.fields += usize::from(self.arrays == 0);
         if long && self.normalize {
-            let number = self.record.get(from..self.at).unwrap_or_default();
+            let number = self.record.get(from..at).unwrap_or_default();
             let string = std::str::from_utf8(number).ok().and_then(whole_number);
             if let Some(string) = string {
                 self.found.has_long_string |= string.len() > LONGEST_STRING;
-                self.replace(from, &string);
+                self.replace(from..at, &string);
             }
         }
-        Ok(())
+        Some(at)
     }
 
-    fn digits(&mut self) -> Result<(), Unusable> {
-        let from = self.at;
-        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
-            self.at += 1;
+    fn digits(&self, from: usize) -> Next {
+        let mut at = from;
+        while self.peek(at).is_some_and(|b| b.is_ascii_digit()) {
+            at += 1;
         }
-        if self.at == from { Err(Unusable::Malformed) } else { Ok(()) }
+        (at > from).then_some(at)
     }
 
-    fn literal(&mut self, word: &[u8]) -> Result<(), Unusable> {
-        if !self.record.get(self.at..).unwrap_or_default().starts_with(word) {
-            return Err(Unusable::Malformed);
+    fn literal(&mut self, at: usize, word: &[u8]) -> Next {
+        if !self.record.get(at..).unwrap_or_default().starts_with(word) {
+            return None;
         }
-        self.at += word.len();
         self.found.fields += usize::from(self.arrays == 0);
-        Ok(())
+        Some(at + word.len())
     }
 
     /// Counts a string as Wazuh's decoder does: an empty one is no field.
-    fn count(&mut self, inside: &Range<usize>) {
-        self.found.fields += usize::from(self.arrays == 0 && !inside.is_empty());
+    fn count(&mut self, at: usize, end: usize) {
+        self.found.fields += usize::from(self.arrays == 0 && end - at > 2);
     }
 
-    /// Copies up to where it stands.
-    fn flush(&mut self) {
-        self.out.extend_from_slice(self.record.get(self.copied..self.at).unwrap_or_default());
-        self.copied = self.at;
+    /// Copies up to `at`.
+    fn flush(&mut self, at: usize) {
+        self.out.extend_from_slice(self.record.get(self.copied..at).unwrap_or_default());
+        self.copied = at;
     }
 
-    /// Writes a string of plain characters in place of what stands between `from` and here.
-    fn replace(&mut self, from: usize, string: &str) {
-        self.out.extend_from_slice(self.record.get(self.copied..from).unwrap_or_default());
-        self.copied = self.at;
+    /// Writes a string of plain characters in place of what stands at `range`.
+    fn replace(&mut self, range: Range<usize>, string: &str) {
+        self.out.extend_from_slice(self.record.get(self.copied..range.start).unwrap_or_default());
+        self.copied = range.end;
         self.out.push(b'"');
         self.out.extend_from_slice(string.as_bytes());
         self.out.push(b'"');
     }
 
-    /// Where in `out` the next byte will stand.
-    fn place(&self) -> usize {
-        self.out.len() + self.at - self.copied
+    /// Where in `out` the byte at `at` will stand.
+    fn place(&self, at: usize) -> usize {
+        self.out.len() + at - self.copied
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Unusable> {
-        if self.peek() != Some(byte) {
-            return Err(Unusable::Malformed);
+    #[inline]
+    fn expect(&self, at: usize, byte: u8) -> Next {
+        (self.peek(at) == Some(byte)).then_some(at + 1)
+    }
+
+    /// Leaves out the white space at `at`, if there is any.
+    #[inline]
+    fn white(&mut self, at: usize) -> usize {
+        if self.peek(at).is_some_and(is_white) { self.leave_out_white(at) } else { at }
+    }
+
+    #[inline(never)]
+    fn leave_out_white(&mut self, mut at: usize) -> usize {
+        self.flush(at);
+        while self.peek(at).is_some_and(is_white) {
+            at += 1;
         }
-        self.at += 1;
-        Ok(())
+        self.copied = at;
+        at
     }
 
-    fn skip_white(&mut self) {
-        if self.peek().is_some_and(is_white) {
-            self.flush();
-            while self.peek().is_some_and(is_white) {
-                self.at += 1;
-            }
-            self.copied = self.at;
-        }
+    #[inline]
+    fn peek(&self, at: usize) -> Option<u8> {
+        self.record.get(at).copied()
     }
+}
 
-    fn peek(&self) -> Option<u8> {
-        self.record.get(self.at).copied()
+/// What a string with its quotes means, if it is UTF-8.
+fn text(spelt: &[u8]) -> Option<Cow<'_, str>> {
+    if spelt.contains(&b'\\') {
+        return serde_json::from_slice::<String>(spelt).ok().map(Cow::Owned);
     }
+    std::str::from_utf8(inside(spelt)).ok().map(Cow::Borrowed)
 }
 
 /// A container that is too deep.

@@ -69,6 +69,9 @@ pub(super) fn bare_address(text: &str) -> Option<String> {
         IpAddr::V4(_) => Some(address.to_owned()),
         IpAddr::V6(v6) => Some(v6.to_ipv4_mapped().map_or(address.to_owned(), |v4| v4.to_string())),
     };
+    if !text.contains(':') && !text.starts_with('[') {
+        return None;
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
         let good = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
