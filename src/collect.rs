@@ -10,44 +10,33 @@
 //! taken: no worker ever sleeps on one job while another could be done.
 
 mod batch;
+mod fetch;
 mod jobs;
 #[cfg(test)]
 mod model;
 mod stream;
 mod tenant;
+mod workers;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use signal_hook::iterator::Signals;
 
-use self::batch::Batch;
-use self::jobs::{Fetch, Job, Shared};
+use self::jobs::Shared;
 pub use self::tenant::TenantStart;
 use self::tenant::{ListPage, RunContext, Step, TenantRun};
 use crate::api::{Access, Api, Trouble};
-use crate::clock::{Clock, local_now};
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::content::{Reaction, excerpt};
-use crate::health::{Failure, Outcome, Part, judge};
+use crate::health::{Outcome, Part, judge};
 use crate::notice::{Kind, Notice};
-use crate::output::{Output, Written};
-use crate::records::SplitError;
+use crate::output::Output;
 use crate::state::{MOST_NOTICES, State, Tenant, Turns};
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::KeptToken;
-
-/// How long requests in flight may take when the run's time is over.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// What comes later than that is the next run's: Wazuh sends what this one wrote when it has ended.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// How long workers may take to come back when their connections are broken off; one that looks up
-/// a name may take longer, and is left behind.
-const BROKEN_OFF: Duration = Duration::from_millis(500);
 
 /// What a cycle works with.
 #[derive(Debug)]
@@ -149,6 +138,7 @@ impl Collection {
             output,
             shared: Mutex::new(shared),
             changed: Condvar::new(),
+            attention: Condvar::new(),
             large: Mutex::new(()),
             stopped: AtomicBool::new(false),
             api,
@@ -158,31 +148,8 @@ impl Collection {
     /// Collects what is new; ends early at `run_timeout`, at `max_output`, or on one of `signals`.
     /// A worker that hangs in a system call is left behind: it can neither write nor change what
     /// [`finish`](Collection::finish) gives.
-    pub fn run(&self, mut signals: Signals) {
-        let collector = Arc::clone(&self.0);
-        let terminate = move || {
-            if signals.forever().next().is_some() {
-                collector.stop(&mut collector.lock(), Halt::Terminated);
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(terminate)
-        {
-            log::warn!("SIGTERM will go unheard: no thread can be started: {error}");
-        }
-        let mut threads = 0;
-        for n in 0..self.0.config.max_connections {
-            let worker = std::thread::Builder::new().name(format!("worker-{n}"));
-            let collector = Arc::clone(&self.0);
-            if let Err(error) = worker.spawn(move || collector.work()) {
-                log::warn!("only {n} of max_connections threads could be started: {error}");
-                break;
-            }
-            threads += 1;
-        }
-        if threads == 0 {
-            self.0.work();
-        }
-        self.0.watch();
+    pub fn run(&self, signals: Signals) {
+        self.0.run_until_done(signals);
     }
 
     /// What the run did, and the state that it leaves. To be called when nobody writes any more.
@@ -200,23 +167,14 @@ struct Collector {
     output: Arc<Output>,
     deadline: Instant,
     shared: Mutex<Shared>,
+    /// Tells workers that there is a job, or that there are no more; and tells the main thread that
+    /// there is something to look after.
     changed: Condvar,
+    attention: Condvar,
     /// Held by whoever makes a line of a large record.
     large: Mutex<()>,
     /// Whoever is inside a blob stops behind the record at hand.
     stopped: AtomicBool,
-}
-
-/// What came of fetching a blob. `Queued` knows how far it got.
-enum Fetched {
-    Whole,
-    /// The run ended inside it.
-    Stopped,
-    /// The run was over before it had got further than an earlier one.
-    Late,
-    /// It is not the blob that was begun: from its start, please.
-    Restart,
-    Trouble(Trouble),
 }
 
 impl Collector {
@@ -226,94 +184,6 @@ impl Collector {
 
     fn clock(&self) -> &Clock {
         &self.run.clock
-    }
-
-    /// Waits until all is done. At the deadline tells everyone to stop; what still hangs a while
-    /// later, or on SIGTERM at once, is broken off.
-    fn watch(&self) {
-        let mut grace_ends: Option<Instant> = None;
-        let mut shared = self.lock();
-        while shared.busy > 0 || !(shared.finished || shared.halt.is_some()) {
-            if shared.halt == Some(Halt::Terminated) {
-                break;
-            }
-            if self.stopped.load(Ordering::Relaxed) {
-                grace_ends.get_or_insert_with(|| Instant::now() + GRACE);
-            }
-            let until = grace_ends.unwrap_or(self.deadline);
-            let left = until.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                let waited = self.changed.wait_timeout(shared, left);
-                shared = waited.unwrap_or_else(PoisonError::into_inner).0;
-            } else if grace_ends.is_none() {
-                self.stop(&mut shared, Halt::Time);
-            } else {
-                break;
-            }
-        }
-        if shared.busy > 0 {
-            self.api.http.shut_down();
-            drop(self.changed.wait_timeout_while(shared, BROKEN_OFF, |shared| shared.busy > 0));
-        }
-    }
-
-    /// No further job, and those inside a blob stop behind the record at hand.
-    fn stop(&self, shared: &mut Shared, why: Halt) {
-        self.stopped.store(true, Ordering::Relaxed);
-        shared.halt(why);
-        self.changed.notify_all();
-    }
-
-    fn work(&self) {
-        while let Some(job) = self.next_job() {
-            let kind = job.kind();
-            match job {
-                Job::Step(tenant, request, _) => self.step(tenant, request),
-                Job::Fetch(mut fetch) => {
-                    let fetched = self.fetch(&mut fetch);
-                    self.take_fetched(fetch, fetched);
-                }
-            }
-            let mut shared = self.lock();
-            shared.ended(&kind);
-            drop(shared);
-            self.changed.notify_all();
-        }
-    }
-
-    /// Waits for a job; none when this run has no more.
-    fn next_job(&self) -> Option<Job> {
-        let mut shared = self.lock();
-        loop {
-            if shared.halt.is_some() || shared.finished {
-                return None;
-            }
-            let now = Instant::now();
-            if now >= self.deadline {
-                self.stop(&mut shared, Halt::Time);
-                return None;
-            }
-            // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
-            let full = self.output.written() >= self.config.max_output;
-            if let Some(job) = shared.take_job(&self.run, !full) {
-                return Some(job);
-            }
-            if full && shared.stepping == 0 && shared.has_queued() {
-                shared.halt(Halt::Output);
-                self.changed.notify_all();
-                return None;
-            }
-            let latest = self.deadline.min(now + LONGEST_WAIT);
-            let next = shared.next_time(now).filter(|at| *at < latest);
-            if shared.busy == 0 && next.is_none() {
-                shared.finished = true;
-                self.changed.notify_all();
-                return None;
-            }
-            let wait = next.unwrap_or(latest).saturating_duration_since(now);
-            let waited = self.changed.wait_timeout(shared, wait.max(Duration::from_millis(1)));
-            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
     }
 
     /// Sends one request of a tenant's walk, and takes in what came of it.
@@ -423,187 +293,6 @@ impl Collector {
                 tenant.list_failed(s, trouble, &access, now);
             }
         });
-    }
-
-    /// Fetches a blob and writes its events, from where an earlier try left off.
-    fn fetch(&self, fetch: &mut Fetch) -> Fetched {
-        let mut records = match self.api.fetch(&fetch.access, &fetch.queued.blob.uri) {
-            Ok(records) => records,
-            Err(trouble) => return Fetched::Trouble(trouble),
-        };
-        let skip = fetch.queued.blob.written;
-        let (mut index, mut late) = (0, false);
-        let mut batch = Batch::new(
-            &fetch.tenant_id,
-            fetch.content_type,
-            &fetch.queued.blob.id,
-            &self.config.events,
-        );
-        let end = loop {
-            if self.stopped.load(Ordering::Relaxed) && !late {
-                // In time's last seconds, one that has not got further than an earlier run goes on
-                // until it is broken off.
-                let begun = skip > 0 && fetch.queued.blob.written == skip;
-                late = begun && Instant::now() >= self.deadline;
-                if !late {
-                    break Fetched::Stopped;
-                }
-            }
-            let take = |text: &[u8]| {
-                let is_new = index >= skip;
-                is_new.then(|| batch.add_first(text, index + 1)).flatten()
-            };
-            let element = match records.next_or_take(take) {
-                Ok(Some(element)) => element,
-                Ok(None) if index < skip => return Fetched::Restart,
-                Ok(None) => break Fetched::Whole,
-                Err(_) if late => break Fetched::Late,
-                Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
-            };
-            index += 1;
-            if index > skip {
-                // Repairs take a multiple of a large record's memory: one at a time.
-                let large = element.is_large().then(|| self.large.lock());
-                batch.add(&element, index);
-                drop(large);
-            } else if index == skip && batch.id_of(&element) != fetch.queued.blob.last_id {
-                return Fetched::Restart;
-            }
-            if batch.is_full() && !self.write(&mut batch, fetch) {
-                return Fetched::Stopped;
-            }
-        };
-        batch.end();
-        if let Fetched::Whole = end {
-            batch.count_excluded();
-        }
-        let written = self.write(&mut batch, fetch);
-        match end {
-            Fetched::Late if fetch.queued.blob.written > skip => Fetched::Stopped,
-            end if written => end,
-            _ => Fetched::Stopped,
-        }
-    }
-
-    fn split_trouble(&self, error: SplitError, access: &Access) -> Trouble {
-        match error {
-            SplitError::NoArray(body) => self.api.no_content(access, &body),
-            SplitError::Cut => Trouble::passing("the content ends in the middle".to_owned()),
-            SplitError::Malformed(at) => {
-                Trouble::passing(format!("the content is damaged at byte {at}"))
-            }
-            SplitError::Read(error) => Trouble::passing(format!("the content broke off: {error}")),
-        }
-    }
-
-    /// Writes a batch out and marks how far the blob got; false when the run ends here.
-    fn write(&self, batch: &mut Batch<'_>, fetch: &mut Fetch) -> bool {
-        if batch.is_empty() {
-            return true;
-        }
-        // Held until the state knows of it: a run that ends meanwhile repeats nothing.
-        let mut turn = self.output.turn();
-        let why = match turn.events(batch.lines()) {
-            Ok(Written::All) => {
-                let (now, mark) = (self.clock().now(), batch.mark());
-                let hand_over = self.run.hand_over && !batch.lines().is_empty();
-                if let Some(stream) = self.lock().stream_mut(fetch.stream) {
-                    stream.wrote(fetch.queued.key, mark.clone(), hand_over);
-                    stream.count(fetch.queued.key, batch.counts());
-                    batch.gaps().for_each(|gap| stream.state.gap(gap, now));
-                }
-                fetch.queued.blob.advance(mark);
-                batch.clear();
-                return true;
-            }
-            Ok(Written::Full) => Halt::Output,
-            Err(error) => Halt::WriteFailed(error.to_string()),
-        };
-        // Before anybody else may write, or end the run.
-        self.stop(&mut self.lock(), why);
-        drop(turn);
-        false
-    }
-
-    /// Takes in what came of a fetch: delivered, to be tried again, put aside, or lost.
-    fn take_fetched(&self, fetch: Fetch, mut fetched: Fetched) {
-        let Fetch { stream: (t, s), tenant_id, content_type, access, mut queued } = fetch;
-        let now = self.clock().now();
-        // By the API's clock or by this machine's, should one of them be late.
-        let latest = now.max(local_now());
-        let mut shared = self.lock();
-        if shared.halt == Some(Halt::Terminated) && matches!(fetched, Fetched::Trouble(_)) {
-            // Broken off.
-            fetched = Fetched::Stopped;
-        }
-        if let Some(stream) = shared.stream_mut((t, s)) {
-            stream.came_back(&queued);
-        }
-        let trouble = match fetched {
-            Fetched::Whole => {
-                let Some(tenant) = shared.tenants.get_mut(t) else {
-                    return;
-                };
-                tenant.went_well();
-                if let Some(stream) = tenant.streams.get_mut(s) {
-                    stream.blobs += 1;
-                    stream.done_with(&queued, latest);
-                }
-                return;
-            }
-            Fetched::Trouble(trouble) => trouble,
-            Fetched::Stopped | Fetched::Late | Fetched::Restart => {
-                if let (Fetched::Late, Some(Halt::Time)) = (&fetched, &shared.halt)
-                    && let Some(stream) = shared.stream_mut((t, s))
-                {
-                    let why = Failure::of(format!(
-                        "content {} is so large, or comes so slowly, that a run has hardly time to \
-                         get to where the last one stopped: raise run_timeout, and <timeout> of the \
-                         wodle block with it, or lower max_connections if the line is busy",
-                        excerpt(&queued.blob.id)
-                    ));
-                    return stream.park(queued.blob, now, why);
-                }
-                if let Fetched::Restart = fetched {
-                    log::warn!(
-                        "{tenant_id} {content_type}: content {} is not what it was when it was \
-                         begun: it is written again from its start",
-                        excerpt(&queued.blob.id)
-                    );
-                    queued.blob.written = 0;
-                    queued.blob.last_id = None;
-                }
-                if let Some(stream) = shared.stream_mut((t, s)) {
-                    stream.requeue(queued, true);
-                }
-                return;
-            }
-        };
-        let gone = match trouble.reaction {
-            Reaction::Expired => true,
-            Reaction::Missing => queued.blob.missing,
-            _ => self.clock().seen() && now > queued.blob.expires,
-        };
-        // What can't be told yet keeps waiting.
-        let gone = gone && shared.room_for_notices > 0;
-        shared.room_for_notices -= usize::from(gone);
-        let Some(tenant) = shared.tenants.get_mut(t) else {
-            return;
-        };
-        match tenant.streams.get_mut(s).filter(|_| gone) {
-            Some(stream) => {
-                let expired = if now > queued.blob.expires { "has expired" } else { "is gone" };
-                let text = format!(
-                    "content that became available at {} {expired}: {}",
-                    queued.blob.created, trouble.text
-                );
-                let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
-                let created = queued.blob.created;
-                stream.gap(gap.window(created, created).content(&queued.blob.id), now);
-                stream.done_with(&queued, latest);
-            }
-            None => tenant.fetch_failed(s, queued, trouble, &access, now),
-        }
     }
 
     fn finish(&self) -> Report {

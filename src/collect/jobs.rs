@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::Halt;
 use super::stream::{Queued, StreamRun};
 use super::tenant::{RunContext, Step, TenantRun};
+use super::workers::Workers;
 use crate::api::Access;
 use crate::content::ContentType;
 use crate::state::Turns;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) tenants: Vec<TenantRun>,
     streams: Vec<StreamIndex>,
     connections: usize,
+    pub(super) workers: Workers,
     /// Whose turn it is to take a step, in `tenants`, and to have a blob fetched, in `streams`.
     step_turn: usize,
     fetch_turn: usize,
@@ -109,6 +111,7 @@ impl Shared {
             tenants,
             streams,
             connections,
+            workers: Workers::new(connections),
             last_step: None,
             last_fetch: None,
             last_was_step: false,
@@ -180,6 +183,11 @@ impl Shared {
         if self.halt.as_ref().is_none_or(|known| weight(known) < weight(&why)) {
             self.halt = Some(why);
         }
+    }
+
+    /// Whether no further job is taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.finished || self.halt.is_some()
     }
 
     pub(super) fn has_queued(&self) -> bool {

@@ -1,0 +1,210 @@
+//! Fetching a blob: from its first byte to what came of it.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::jobs::Fetch;
+use super::{Collector, Halt};
+use crate::api::{Access, Trouble};
+use crate::clock::local_now;
+use crate::content::{Reaction, excerpt};
+use crate::health::Failure;
+use crate::notice::Kind;
+use crate::output::Written;
+use crate::records::SplitError;
+
+/// What came of fetching a blob. `Queued` knows how far it got.
+pub(super) enum Fetched {
+    Whole,
+    /// The run ended inside it.
+    Stopped,
+    /// The run was over before it had got further than an earlier one.
+    Late,
+    /// It is not the blob that was begun: from its start, please.
+    Restart,
+    Trouble(Trouble),
+}
+
+impl Collector {
+    /// Fetches a blob and writes its events, from where an earlier try left off.
+    pub(super) fn fetch(&self, fetch: &mut Fetch) -> Fetched {
+        let mut records = match self.api.fetch(&fetch.access, &fetch.queued.blob.uri) {
+            Ok(records) => records,
+            Err(trouble) => return Fetched::Trouble(trouble),
+        };
+        let skip = fetch.queued.blob.written;
+        let (mut index, mut late) = (0, false);
+        let mut batch = Batch::new(
+            &fetch.tenant_id,
+            fetch.content_type,
+            &fetch.queued.blob.id,
+            &self.config.events,
+        );
+        let end = loop {
+            if self.stopped.load(Ordering::Relaxed) && !late {
+                // In time's last seconds, one that has not got further than an earlier run goes on
+                // until it is broken off.
+                let begun = skip > 0 && fetch.queued.blob.written == skip;
+                late = begun && Instant::now() >= self.deadline;
+                if !late {
+                    break Fetched::Stopped;
+                }
+            }
+            let take = |text: &[u8]| {
+                let is_new = index >= skip;
+                is_new.then(|| batch.add_first(text, index + 1)).flatten()
+            };
+            let element = match records.next_or_take(take) {
+                Ok(Some(element)) => element,
+                Ok(None) if index < skip => return Fetched::Restart,
+                Ok(None) => break Fetched::Whole,
+                Err(_) if late => break Fetched::Late,
+                Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
+            };
+            index += 1;
+            if index > skip {
+                // Repairs take a multiple of a large record's memory: one at a time.
+                let large = element.is_large().then(|| self.large.lock());
+                batch.add(&element, index);
+                drop(large);
+            } else if index == skip && batch.id_of(&element) != fetch.queued.blob.last_id {
+                return Fetched::Restart;
+            }
+            if batch.is_full() && !self.write(&mut batch, fetch) {
+                return Fetched::Stopped;
+            }
+        };
+        batch.end();
+        if let Fetched::Whole = end {
+            batch.count_excluded();
+        }
+        let written = self.write(&mut batch, fetch);
+        match end {
+            Fetched::Late if fetch.queued.blob.written > skip => Fetched::Stopped,
+            end if written => end,
+            _ => Fetched::Stopped,
+        }
+    }
+
+    fn split_trouble(&self, error: SplitError, access: &Access) -> Trouble {
+        match error {
+            SplitError::NoArray(body) => self.api.no_content(access, &body),
+            SplitError::Cut => Trouble::passing("the content ends in the middle".to_owned()),
+            SplitError::Malformed(at) => {
+                Trouble::passing(format!("the content is damaged at byte {at}"))
+            }
+            SplitError::Read(error) => Trouble::passing(format!("the content broke off: {error}")),
+        }
+    }
+
+    /// Writes a batch out and marks how far the blob got; false when the run ends here.
+    fn write(&self, batch: &mut Batch<'_>, fetch: &mut Fetch) -> bool {
+        if batch.is_empty() {
+            return true;
+        }
+        // Held until the state knows of it: a run that ends meanwhile repeats nothing.
+        let mut turn = self.output.turn();
+        let why = match turn.events(batch.lines()) {
+            Ok(Written::All) => {
+                let (now, mark) = (self.clock().now(), batch.mark());
+                let hand_over = self.run.hand_over && !batch.lines().is_empty();
+                if let Some(stream) = self.lock().stream_mut(fetch.stream) {
+                    stream.wrote(fetch.queued.key, mark.clone(), hand_over);
+                    stream.count(fetch.queued.key, batch.counts());
+                    batch.gaps().for_each(|gap| stream.state.gap(gap, now));
+                }
+                fetch.queued.blob.advance(mark);
+                batch.clear();
+                return true;
+            }
+            Ok(Written::Full) => Halt::Output,
+            Err(error) => Halt::WriteFailed(error.to_string()),
+        };
+        // Before anybody else may write, or end the run.
+        self.stop(&mut self.lock(), why);
+        drop(turn);
+        false
+    }
+
+    /// Takes in what came of a fetch: delivered, to be tried again, put aside, or lost.
+    pub(super) fn take_fetched(&self, fetch: Fetch, mut fetched: Fetched) {
+        let Fetch { stream: (t, s), tenant_id, content_type, access, mut queued } = fetch;
+        let now = self.clock().now();
+        // By the API's clock or by this machine's, should one of them be late.
+        let latest = now.max(local_now());
+        let mut shared = self.lock();
+        if shared.halt == Some(Halt::Terminated) && matches!(fetched, Fetched::Trouble(_)) {
+            // Broken off.
+            fetched = Fetched::Stopped;
+        }
+        if let Some(stream) = shared.stream_mut((t, s)) {
+            stream.came_back(&queued);
+        }
+        let trouble = match fetched {
+            Fetched::Whole => {
+                let Some(tenant) = shared.tenants.get_mut(t) else {
+                    return;
+                };
+                tenant.went_well();
+                if let Some(stream) = tenant.streams.get_mut(s) {
+                    stream.blobs += 1;
+                    stream.done_with(&queued, latest);
+                }
+                return;
+            }
+            Fetched::Trouble(trouble) => trouble,
+            Fetched::Stopped | Fetched::Late | Fetched::Restart => {
+                if let (Fetched::Late, Some(Halt::Time)) = (&fetched, &shared.halt)
+                    && let Some(stream) = shared.stream_mut((t, s))
+                {
+                    let why = Failure::of(format!(
+                        "content {} is so large, or comes so slowly, that a run has hardly time to \
+                         get to where the last one stopped: raise run_timeout, and <timeout> of the \
+                         wodle block with it, or lower max_connections if the line is busy",
+                        excerpt(&queued.blob.id)
+                    ));
+                    return stream.park(queued.blob, now, why);
+                }
+                if let Fetched::Restart = fetched {
+                    log::warn!(
+                        "{tenant_id} {content_type}: content {} is not what it was when it was \
+                         begun: it is written again from its start",
+                        excerpt(&queued.blob.id)
+                    );
+                    queued.blob.written = 0;
+                    queued.blob.last_id = None;
+                }
+                if let Some(stream) = shared.stream_mut((t, s)) {
+                    stream.requeue(queued, true);
+                }
+                return;
+            }
+        };
+        let gone = match trouble.reaction {
+            Reaction::Expired => true,
+            Reaction::Missing => queued.blob.missing,
+            _ => self.clock().seen() && now > queued.blob.expires,
+        };
+        // What can't be told yet keeps waiting.
+        let gone = gone && shared.room_for_notices > 0;
+        shared.room_for_notices -= usize::from(gone);
+        let Some(tenant) = shared.tenants.get_mut(t) else {
+            return;
+        };
+        match tenant.streams.get_mut(s).filter(|_| gone) {
+            Some(stream) => {
+                let expired = if now > queued.blob.expires { "has expired" } else { "is gone" };
+                let text = format!(
+                    "content that became available at {} {expired}: {}",
+                    queued.blob.created, trouble.text
+                );
+                let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
+                let created = queued.blob.created;
+                stream.gap(gap.window(created, created).content(&queued.blob.id), now);
+                stream.done_with(&queued, latest);
+            }
+            None => tenant.fetch_failed(s, queued, trouble, &access, now),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The threads that do a run's jobs.
+//!
+//! A thread is started when there is a job that no other one is free for, so a run with nothing new
+//! needs one. Whoever takes a job sees to it that the next one finds somebody, too; whoever finds
+//! none waits until one is given to it. The main thread does no job: it looks after the time.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use signal_hook::iterator::Signals;
+
+use super::jobs::{Job, Kind, Shared};
+use super::{Collector, Halt};
+
+/// How long requests in flight may take when the run's time is over.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What comes later than that is the next run's: Wazuh sends what this one wrote when it has ended.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long workers may take to come back when their connections are broken off; one that looks up
+/// a name may take longer, and is left behind.
+const BROKEN_OFF: Duration = Duration::from_millis(500);
+
+/// Who works.
+#[derive(Default)]
+pub(super) struct Workers {
+    started: usize,
+    /// No more are started than this.
+    most: usize,
+    /// Those that wait for a job.
+    idle: usize,
+    /// Jobs that are taken, and wait for somebody who has been woken or started for them.
+    ready: VecDeque<Job>,
+    /// When the main thread looks after the time next.
+    next_look: Option<Instant>,
+}
+
+impl Workers {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    /// Whether somebody is free for one more job: where no thread can be had, the main thread.
+    fn has_room(&self) -> bool {
+        self.ready.len() < (self.idle + self.most - self.started).max(usize::from(self.most == 0))
+    }
+}
+
+impl Collector {
+    /// Works until all is done, or the run is over.
+    pub(super) fn run_until_done(self: &Arc<Self>, mut signals: Signals) {
+        let collector = Arc::clone(self);
+        let terminate = move || {
+            if signals.forever().next().is_some() {
+                collector.stop(&mut collector.lock(), Halt::Terminated);
+            }
+        };
+        if let Err(error) = Builder::new().name("signals".to_owned()).spawn(terminate) {
+            log::warn!("SIGTERM will go unheard: no thread can be started: {error}");
+        }
+        let shared = self.watch();
+        if shared.busy > 0 {
+            self.api.http.shut_down();
+            let in_flight = |shared: &mut Shared| shared.busy > 0;
+            drop(self.attention.wait_timeout_while(shared, BROKEN_OFF, in_flight));
+        }
+    }
+
+    /// Looks after the time until nothing is in flight any more. At the deadline tells everyone to
+    /// stop; what still hangs a while later, or on SIGTERM at once, is left to be broken off.
+    fn watch(self: &Arc<Self>) -> MutexGuard<'_, Shared> {
+        let mut grace_ends: Option<Instant> = None;
+        let mut shared = self.lock();
+        loop {
+            let now = Instant::now();
+            let stopped = self.stopped.load(Ordering::Relaxed);
+            if now >= self.deadline && !stopped {
+                self.stop(&mut shared, Halt::Time);
+                continue;
+            }
+            self.assign(&mut shared);
+            if shared.workers.most == 0
+                && let Some(job) = shared.workers.ready.pop_front()
+            {
+                drop(shared);
+                let kind = self.work_on(job);
+                shared = self.lock();
+                shared.ended(&kind);
+                continue;
+            }
+            let latest = self.latest(now);
+            let next = shared.next_time(now).filter(|at| *at < latest);
+            if shared.busy == 0 && next.is_none() {
+                shared.finished = true;
+                self.changed.notify_all();
+            }
+            let over = shared.is_over();
+            if (over && shared.busy == 0) || shared.halt == Some(Halt::Terminated) {
+                return shared;
+            }
+            let until = match next {
+                _ if stopped => *grace_ends.get_or_insert(now + GRACE),
+                _ if over => self.deadline,
+                next => next.unwrap_or(latest),
+            };
+            let left = until.saturating_duration_since(now);
+            if left.is_zero() && stopped {
+                return shared;
+            }
+            shared.workers.next_look = Some(until);
+            let waited = self.attention.wait_timeout(shared, left);
+            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// No further job, and those inside a blob stop behind the record at hand.
+    pub(super) fn stop(&self, shared: &mut Shared, why: Halt) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.halt(shared, why);
+    }
+
+    /// No further job.
+    fn halt(&self, shared: &mut Shared, why: Halt) {
+        shared.halt(why);
+        self.changed.notify_all();
+        self.attention.notify_one();
+    }
+
+    fn work(self: &Arc<Self>) {
+        let mut done = None;
+        while let Some(job) = self.next_job(done) {
+            done = Some(self.work_on(job));
+        }
+    }
+
+    /// Does a job; what it was is still counted as in flight.
+    fn work_on(&self, job: Job) -> Kind {
+        let kind = job.kind();
+        match job {
+            Job::Step(tenant, request, _) => self.step(tenant, request),
+            Job::Fetch(mut fetch) => {
+                let fetched = self.fetch(&mut fetch);
+                self.take_fetched(fetch, fetched);
+            }
+        }
+        kind
+    }
+
+    /// Waits for a job, when one is `done`; none when this run has no more.
+    fn next_job(self: &Arc<Self>, done: Option<Kind>) -> Option<Job> {
+        let mut shared = self.lock();
+        if let Some(kind) = done {
+            shared.ended(&kind);
+        }
+        loop {
+            let job = shared.workers.ready.pop_front().or_else(|| self.take_job(&mut shared));
+            if let Some(job) = job {
+                self.assign(&mut shared);
+                return Some(job);
+            }
+            // Perhaps all is done.
+            self.attention.notify_one();
+            if shared.is_over() {
+                return None;
+            }
+            shared.workers.idle += 1;
+            shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
+            shared.workers.idle -= 1;
+        }
+    }
+
+    /// Finds somebody for each job that may be done now.
+    fn assign(self: &Arc<Self>, shared: &mut Shared) {
+        while shared.workers.has_room() {
+            let Some(job) = self.take_job(shared) else {
+                let next = shared.next_time(Instant::now());
+                if next.is_some_and(|at| shared.workers.next_look.is_some_and(|look| at < look)) {
+                    self.attention.notify_one();
+                }
+                return;
+            };
+            let workers = &mut shared.workers;
+            workers.ready.push_back(job);
+            if workers.ready.len() <= workers.idle {
+                self.changed.notify_one();
+                continue;
+            }
+            if workers.most == 0 {
+                return;
+            }
+            let worker = Builder::new().name(format!("worker-{}", workers.started));
+            let collector = Arc::clone(self);
+            match worker.spawn(move || collector.work()) {
+                Ok(_) => workers.started += 1,
+                Err(error) => {
+                    let (most, started) = (workers.most, workers.started);
+                    log::warn!("only {started} of {most} threads could be started: {error}");
+                    workers.most = started;
+                }
+            }
+        }
+    }
+
+    /// Takes a job that may be done now.
+    fn take_job(&self, shared: &mut Shared) -> Option<Job> {
+        if shared.is_over() || Instant::now() >= self.deadline {
+            return None;
+        }
+        // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
+        let full = self.output.written() >= self.config.max_output;
+        let job = shared.take_job(&self.run, !full);
+        if job.is_none() && full && shared.stepping == 0 && shared.has_queued() {
+            self.halt(shared, Halt::Output);
+        }
+        job
+    }
+
+    /// Jobs that become due later than this are not waited for.
+    fn latest(&self, now: Instant) -> Instant {
+        self.deadline.min(now + LONGEST_WAIT)
+    }
+}
