@@ -250,14 +250,19 @@ impl Api {
         Ok(Page { blobs: parse_listing(&body).map_err(Trouble::passing)?, next })
     }
 
-    /// Begins to fetch a blob.
+    /// Begins to fetch a blob; `buffer` is for what is read of it.
     ///
     /// # Errors
     /// It can't be fetched.
-    pub fn fetch(&self, access: &Access, uri: &str) -> Result<Records<impl Read + use<>>, Trouble> {
+    pub fn fetch<'a>(
+        &self,
+        access: &Access,
+        uri: &str,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Records<'a, impl Read + use<>>, Trouble> {
         let answer = self.call(access, &access.own(uri)?, Payload::Get)?;
         if answer.status == 200 {
-            return Ok(Records::new(answer.into_reader(), self.max_held));
+            return Ok(Records::new(answer.into_reader(), self.max_held, buffer));
         }
         Err(self.refusal(access, answer))
     }

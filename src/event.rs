@@ -122,7 +122,8 @@ pub fn append_first(
     let members = out.len();
     let copied = copy::copy(text, options.normalize, out).and_then(|copied| {
         let record = text.get(..copied.length).unwrap_or_default();
-        std::str::from_utf8(record).map(|_| copied).map_err(|_| Unusable::Malformed)
+        let is_text = record.is_ascii() || std::str::from_utf8(record).is_ok();
+        is_text.then_some(copied).ok_or(Unusable::Malformed)
     });
     let copied = copied.inspect_err(|_| out.truncate(before))?;
     let length = copied.length;

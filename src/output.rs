@@ -13,6 +13,10 @@ const MOST: u64 = 60 * 1024 * 1024;
 /// Of which so much is kept free for notices. More of them wait for the next run.
 const FOR_NOTICES: u64 = 256 * 1024;
 
+/// The size that the pipe is asked to have, in bytes: a reader is woken less often for more at once.
+/// So much is what any user may ask for (pipe(7)).
+const PIPE: usize = 1024 * 1024;
+
 /// Where events and notices go.
 #[derive(Debug)]
 pub struct Output {
@@ -59,6 +63,8 @@ impl Output {
     /// The descriptor can't be duplicated.
     pub fn stdout() -> io::Result<Self> {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        // What is no pipe, or may not grow, is as good.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
         let stdout = Mutex::new(Stdout::Here(stdout));
         Ok(Self { stdout, changed: Condvar::new(), written: AtomicU64::new(0) })
     }
@@ -96,7 +102,9 @@ impl Output {
         let taken = |s: &mut Stdout| matches!(s, Stdout::Taken);
         let waited = self.changed.wait_timeout_while(self.lock(), patience, taken);
         let mut stdout = waited.unwrap_or_else(PoisonError::into_inner).0;
-        match std::mem::replace(&mut *stdout, Stdout::Gone) {
+        let found = std::mem::replace(&mut *stdout, Stdout::Gone);
+        self.changed.notify_all();
+        match found {
             Stdout::Here(file) => {
                 Ok(Turn { output: self, stdout: Some(file), is_last: true, notices: 0 })
             }
@@ -157,7 +165,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if let Some(stdout) = self.stdout.take().filter(|_| !self.is_last) {
             *self.output.lock() = Stdout::Here(stdout);
-            self.output.changed.notify_all();
+            self.output.changed.notify_one();
         }
     }
 }

@@ -11,8 +11,9 @@ use memchr::{memchr2, memchr3};
 
 use crate::content::without_bom;
 
-/// How much is asked of the reader at once, in bytes.
-const CHUNK: usize = 64 * 1024;
+/// The buffer's size in bytes, unless a large element needs more: what a connection has received at
+/// once (128 KiB), and an element that was cut off before.
+const BUFFER: usize = 160 * 1024;
 
 /// One element of a blob.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +25,13 @@ pub enum Element<'a> {
     /// It was offered, and taken.
     Taken,
 }
+
+/// Of a body that is no array so many bytes are looked at, to say what it is.
+const MOST_BEGINNING: usize = 32 * 1024;
+
+/// With so much of it or more, an object that can't be taken is not offered again: it is not the
+/// buffer that it ends with.
+const LEAST_AHEAD: usize = 32 * 1024;
 
 /// A larger record than this is a large one, in bytes; Microsoft's largest are a tenth of it.
 const LARGE: usize = 128 * 1024;
@@ -63,11 +71,11 @@ enum Place {
     Closed,
 }
 
-/// Reads elements one by one from `reader`, holding one element and one chunk in memory at most.
-pub struct Records<R> {
+/// Reads elements one by one from `reader`, holding one element and what follows it in memory.
+pub struct Records<'a, R> {
     reader: R,
     /// Bytes read and not yet handed out: `buffer[start..end]`.
-    buffer: Vec<u8>,
+    buffer: &'a mut Vec<u8>,
     start: usize,
     end: usize,
     /// Bytes before `buffer[0]` since the blob's beginning.
@@ -76,18 +84,12 @@ pub struct Records<R> {
     limit: usize,
 }
 
-impl<R: Read> Records<R> {
-    /// `limit`: the size in bytes of the largest element to hand out.
-    pub fn new(reader: R, limit: usize) -> Self {
-        Self {
-            reader,
-            buffer: vec![0; CHUNK],
-            start: 0,
-            end: 0,
-            passed: 0,
-            place: Place::Before,
-            limit,
-        }
+impl<'a, R: Read> Records<'a, R> {
+    /// `limit`: the size in bytes of the largest element to hand out. `buffer`: to be used again for
+    /// the next blob; what is in it is of no importance.
+    pub fn new(reader: R, limit: usize, buffer: &'a mut Vec<u8>) -> Self {
+        buffer.resize(BUFFER, 0);
+        Self { reader, buffer, start: 0, end: 0, passed: 0, place: Place::Before, limit }
     }
 
     /// The next element, or none at the end of the array (which is then the end of the body).
@@ -106,7 +108,7 @@ impl<R: Read> Records<R> {
     /// As [`next_element`](Self::next_element).
     pub fn next_or_take(
         &mut self,
-        take: impl FnOnce(&[u8]) -> Option<usize>,
+        take: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<Element<'_>>, SplitError> {
         loop {
             let Some(byte) = self.next_token()? else {
@@ -122,13 +124,7 @@ impl<R: Read> Records<R> {
                 (Place::Element, b',') => self.place = Place::Comma,
                 (Place::Opened | Place::Comma, first) if !b",:]}".contains(&first) => {
                     self.place = Place::Element;
-                    let most = self.limit.min(LARGE);
-                    let ahead = self.unread();
-                    let ahead = ahead.get(..most).unwrap_or(ahead);
-                    if first == b'{'
-                        && let Some(length) = take(ahead)
-                    {
-                        self.start += length;
+                    if first == b'{' && self.offer(take)? {
                         return Ok(Some(Element::Taken));
                     }
                     return self.element(first).map(Some);
@@ -137,6 +133,23 @@ impl<R: Read> Records<R> {
             }
             self.start += 1;
         }
+    }
+
+    /// Offers the object that begins here; true if it was taken.
+    fn offer(&mut self, mut take: impl FnMut(&[u8]) -> Option<usize>) -> Result<bool, SplitError> {
+        let mut taken = take(self.ahead());
+        // It may only have been cut off.
+        if taken.is_none() && self.unread().len() < LEAST_AHEAD && self.fill()? {
+            taken = take(self.ahead());
+        }
+        self.start += taken.unwrap_or_default();
+        Ok(taken.is_some())
+    }
+
+    /// What is offered.
+    fn ahead(&self) -> &[u8] {
+        let unread = self.unread();
+        unread.get(..self.limit.min(LARGE)).unwrap_or(unread)
     }
 
     /// Skips white space; the byte that follows it, still unconsumed.
@@ -166,9 +179,9 @@ impl<R: Read> Records<R> {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// What the body begins with, for a message: as much of it as one chunk holds.
+    /// What the body begins with, for a message.
     fn beginning(&mut self) -> Vec<u8> {
-        while self.end - self.start < CHUNK / 2 && matches!(self.fill(), Ok(true)) {}
+        while self.end - self.start < MOST_BEGINNING && matches!(self.fill(), Ok(true)) {}
         self.unread().to_vec()
     }
 
@@ -222,7 +235,7 @@ impl<R: Read> Records<R> {
         let from = self.start;
         self.start += scanned;
         if skipped > 0 || scanned > self.limit {
-            self.buffer.truncate(self.buffer.len().min(self.end.max(CHUNK)));
+            self.buffer.truncate(self.buffer.len().min(self.end.max(BUFFER)));
             return Ok(Element::TooLarge(skipped + scanned as u64));
         }
         let record = self.buffer.get(from..self.start).unwrap_or_default();
@@ -327,7 +340,8 @@ mod tests {
     }
 
     fn split(body: &[u8], pieces: &[usize], limit: usize) -> (Vec<String>, Result<(), SplitError>) {
-        let mut records = Records::new(Pieces(body, pieces.to_vec(), 0), limit);
+        let mut buffer = Vec::new();
+        let mut records = Records::new(Pieces(body, pieces.to_vec(), 0), limit, &mut buffer);
         let mut elements = Vec::new();
         loop {
             match records.next_element() {
@@ -397,9 +411,10 @@ mod tests {
         body.resize(3 << 20, b'x');
         body.extend_from_slice(b"\"},{\"b\":2},[1,2,3,4,5,6,7,8]]");
         let size = (3 << 20) - 1 + 2;
-        let mut records = Records::new(Pieces(&body, vec![10_000], 0), 12);
+        let mut buffer = Vec::new();
+        let mut records = Records::new(Pieces(&body, vec![10_000], 0), 12, &mut buffer);
         assert_eq!(records.next_element().unwrap(), Some(Element::TooLarge(size)));
-        assert!(records.buffer.len() <= 2 * CHUNK);
+        assert!(records.buffer.len() <= 2 * BUFFER);
         assert_eq!(records.next_element().unwrap(), Some(Element::Record(b"{\"b\":2}")));
         assert_eq!(records.next_element().unwrap(), Some(Element::TooLarge(17)));
         assert_eq!(records.next_element().unwrap(), None);

@@ -7,7 +7,7 @@ use crate::records::Element;
 use crate::state::fingerprint;
 
 /// Lines are gathered up to this many bytes before they are written.
-const FULL: usize = 64 << 10;
+const FULL: usize = 128 << 10;
 
 /// Of a longer `Id` only a hash is remembered.
 const MOST_ID: usize = 1024;
@@ -18,7 +18,7 @@ pub(super) struct Batch<'a> {
     content_type: ContentType,
     content_id: String,
     options: &'a Options,
-    lines: Vec<u8>,
+    lines: &'a mut Vec<u8>,
     counts: Counts,
     /// Records that filters left out behind the mark: they come again if the blob breaks off here.
     excluded_since: u64,
@@ -61,13 +61,15 @@ impl<'a> Batch<'a> {
         content_type: ContentType,
         content_id: &str,
         options: &'a Options,
+        lines: &'a mut Vec<u8>,
     ) -> Self {
+        lines.clear();
         Self {
             tenant_id: tenant_id.to_owned(),
             content_type,
             content_id: content_id.to_owned(),
             options,
-            lines: Vec::new(),
+            lines,
             counts: Counts::default(),
             excluded_since: 0,
             mark: None,
@@ -84,7 +86,7 @@ impl<'a> Batch<'a> {
             Element::Taken => return,
             Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
-                match append_line(record, self.content_type, self.options, &mut self.lines) {
+                match append_line(record, self.content_type, self.options, self.lines) {
                     Ok(line) => return self.added(line, index, before),
                     Err(Unusable::NoObject) => Why::NoObject,
                     Err(Unusable::Malformed) => Why::NoJson,
@@ -104,8 +106,8 @@ impl<'a> Batch<'a> {
     /// with it; gives its length then.
     pub(super) fn add_first(&mut self, text: &[u8], index: u64) -> Option<usize> {
         let before = self.lines.len();
-        let lines = &mut self.lines;
-        let (line, length) = append_first(text, self.content_type, self.options, lines).ok()?;
+        let (line, length) =
+            append_first(text, self.content_type, self.options, self.lines).ok()?;
         self.added(line, index, before);
         Some(length)
     }
@@ -176,7 +178,7 @@ impl<'a> Batch<'a> {
 
     /// What has been gathered: whole lines.
     pub(super) fn lines(&self) -> &[u8] {
-        &self.lines
+        self.lines
     }
 
     /// What became of the records.
@@ -224,7 +226,8 @@ mod tests {
     static ALL: Options = Options { normalize: true, exclude: Vec::new() };
 
     fn responses(elements: &[&str]) -> Vec<String> {
-        let mut batch = Batch::new("t", ContentType::General, "c", &ALL);
+        let mut lines = Vec::new();
+        let mut batch = Batch::new("t", ContentType::General, "c", &ALL, &mut lines);
         for (n, element) in elements.iter().enumerate() {
             batch.add(&Element::Record(element.as_bytes()), n as u64 + 1);
         }
@@ -254,7 +257,8 @@ mod tests {
 
     #[test]
     fn the_mark_stands_behind_the_last_element_that_has_an_id() {
-        let mut batch = Batch::new("t", ContentType::General, "c", &ALL);
+        let mut lines = Vec::new();
+        let mut batch = Batch::new("t", ContentType::General, "c", &ALL, &mut lines);
         batch.add(&Element::Record(br#"{"Id":"a"}"#), 1);
         batch.add(&Element::Record(br#"{"x":1}"#), 2);
         assert_eq!((batch.mark(), batch.counts().events), (Some((1, "\"a\"".to_owned())), 2));
@@ -269,7 +273,8 @@ mod tests {
         let operation = Some("no".to_owned());
         let exclude = vec![Exclude { operation, ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
-        let mut batch = Batch::new("t", ContentType::General, "c", &options);
+        let mut lines = Vec::new();
+        let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
         let left_out = Element::Record(br#"{"Id":"b","Operation":"no"}"#);
         batch.add(&left_out, 1);
         batch.add(&Element::Record(br#"{"Id":"a","Operation":"ok"}"#), 2);
@@ -291,7 +296,8 @@ mod tests {
     fn of_a_long_id_a_hash_is_remembered() {
         let record = |id: &str| format!(r#"{{"Id":"{id}"}}"#);
         let mark_of = |id: &str| {
-            let mut batch = Batch::new("t", ContentType::General, "c", &ALL);
+            let mut lines = Vec::new();
+            let mut batch = Batch::new("t", ContentType::General, "c", &ALL, &mut lines);
             let record = record(id);
             let element = Element::Record(record.as_bytes());
             batch.add(&element, 1);
@@ -309,7 +315,8 @@ mod tests {
     fn a_record_that_is_left_out_is_not_lost() {
         let exclude = vec![Exclude { record_type: Some("1".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
-        let mut batch = Batch::new("t", ContentType::General, "c", &options);
+        let mut lines = Vec::new();
+        let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
         for (n, element) in ["1", r#"{"RecordType":1}"#, "2", "3"].iter().enumerate() {
             batch.add(&Element::Record(element.as_bytes()), n as u64 + 1);
         }
@@ -338,8 +345,10 @@ mod tests {
     fn all_of(body: &[u8], piece: usize, offered: bool) -> (String, Counts, Option<(u64, String)>) {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
-        let mut batch = Batch::new("t", ContentType::General, "c", &options);
-        let mut records = Records::new(Pieces(body, piece), 300);
+        let mut lines = Vec::new();
+        let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
+        let mut buffer = Vec::new();
+        let mut records = Records::new(Pieces(body, piece), 300, &mut buffer);
         let mut index = 0;
         let end = loop {
             let take = |text: &[u8]| offered.then(|| batch.add_first(text, index + 1)).flatten();

@@ -14,6 +14,9 @@ use crate::notice::Kind;
 use crate::output::Written;
 use crate::records::SplitError;
 
+/// No worker keeps a larger buffer, in bytes: ordinary records need less.
+const LARGE: usize = 1 << 20;
+
 /// What came of fetching a blob. `Queued` knows how far it got.
 pub(super) enum Fetched {
     Whole,
@@ -26,10 +29,29 @@ pub(super) enum Fetched {
     Trouble(Trouble),
 }
 
+/// What a worker uses again from blob to blob.
+#[derive(Default)]
+pub(super) struct Buffers {
+    read: Vec<u8>,
+    lines: Vec<u8>,
+}
+
+impl Buffers {
+    /// Of what a large record needed nothing is kept.
+    pub(super) fn trim(&mut self) {
+        for buffer in [&mut self.read, &mut self.lines] {
+            if buffer.capacity() > LARGE {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
 impl Collector {
     /// Fetches a blob and writes its events, from where an earlier try left off.
-    pub(super) fn fetch(&self, fetch: &mut Fetch) -> Fetched {
-        let mut records = match self.api.fetch(&fetch.access, &fetch.queued.blob.uri) {
+    pub(super) fn fetch(&self, fetch: &mut Fetch, buffers: &mut Buffers) -> Fetched {
+        let Buffers { read, lines } = buffers;
+        let mut records = match self.api.fetch(&fetch.access, &fetch.queued.blob.uri, read) {
             Ok(records) => records,
             Err(trouble) => return Fetched::Trouble(trouble),
         };
@@ -40,6 +62,7 @@ impl Collector {
             fetch.content_type,
             &fetch.queued.blob.id,
             &self.config.events,
+            lines,
         );
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) && !late {

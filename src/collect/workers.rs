@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::iterator::Signals;
 
+use super::fetch::Buffers;
 use super::jobs::{Job, Kind, Shared};
 use super::{Collector, Halt};
 
@@ -87,7 +88,7 @@ impl Collector {
                 && let Some(job) = shared.workers.ready.pop_front()
             {
                 drop(shared);
-                let kind = self.work_on(job);
+                let kind = self.work_on(job, &mut Buffers::default());
                 shared = self.lock();
                 shared.ended(&kind);
                 continue;
@@ -131,19 +132,21 @@ impl Collector {
     }
 
     fn work(self: &Arc<Self>) {
+        let mut buffers = Buffers::default();
         let mut done = None;
         while let Some(job) = self.next_job(done) {
-            done = Some(self.work_on(job));
+            done = Some(self.work_on(job, &mut buffers));
         }
     }
 
     /// Does a job; what it was is still counted as in flight.
-    fn work_on(&self, job: Job) -> Kind {
+    fn work_on(&self, job: Job, buffers: &mut Buffers) -> Kind {
         let kind = job.kind();
         match job {
             Job::Step(tenant, request, _) => self.step(tenant, request),
             Job::Fetch(mut fetch) => {
-                let fetched = self.fetch(&mut fetch);
+                let fetched = self.fetch(&mut fetch, buffers);
+                buffers.trim();
                 self.take_fetched(fetch, fetched);
             }
         }

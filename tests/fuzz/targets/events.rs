@@ -26,7 +26,8 @@ fuzz_target!(|input: &[u8]| {
     let blob = blown_up(input);
     // As a blob, and as a record that is none.
     check(&blob, content_type);
-    let mut records = Records::new(&blob[..], 1 << 20);
+    let mut buffer = Vec::new();
+    let mut records = Records::new(&blob[..], 1 << 20, &mut buffer);
     while let Ok(Some(element)) = records.next_element() {
         if let Element::Record(record) = element {
             check(record, content_type);

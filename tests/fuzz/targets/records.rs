@@ -150,7 +150,8 @@ enum End {
 fn split(mut pieces: Pieces<'_>, limit: usize) -> Split {
     let body = pieces.rest;
     let mut parts = Vec::new();
-    let mut records = Records::new(&mut pieces, limit);
+    let mut buffer = Vec::new();
+    let mut records = Records::new(&mut pieces, limit, &mut buffer);
     let end = loop {
         assert!(parts.len() <= body.len(), "an element has a byte at least");
         match records.next_element() {
