@@ -13,4 +13,5 @@ mod host;
 mod manners;
 mod network;
 mod notices;
+mod parallel;
 mod resuming;
