@@ -22,6 +22,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// answer or inside it. Microsoft's slowest listings have taken half a minute.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// The largest head of a request, in bytes: an address of Microsoft's and a token take 4 KiB. Each
+/// connection fills a buffer of that size with zeros.
+const MOST_HEAD: usize = 32 << 10;
+
+/// The part of it that address and token leave to the other headers.
+const OTHER_HEADERS: usize = 2 << 10;
+
 /// The largest bundle that `ca_path` may name.
 const MOST_CA: u64 = 16 << 20;
 
@@ -173,6 +180,14 @@ impl Http {
             .parse()
             .map_err(|_| refused("the address to be fetched is malformed".to_owned()))?;
         let host = uri.host().unwrap_or_default().to_owned();
+        let token = bearer.map_or(0, |token| token.reveal().len());
+        if url.len() + token > MOST_HEAD - OTHER_HEADERS {
+            return Err(refused(format!(
+                "a request to {host} would be too long: its address takes {} bytes, and the token \
+                 {token}",
+                url.len()
+            )));
+        }
         let agent = self.agent(&uri, &host).map_err(refused)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
@@ -243,6 +258,7 @@ impl Http {
             .accept("application/json")
             .max_idle_connections(self.connections)
             .max_idle_connections_per_host(self.connections)
+            .output_buffer_size(MOST_HEAD)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))

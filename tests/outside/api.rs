@@ -1,5 +1,7 @@
 //! How the API is called: seldom, politely, and with the token to nobody else.
 
+use std::collections::BTreeMap;
+
 use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault, Simulator, Tenant};
 use time::Duration;
 
@@ -613,4 +615,16 @@ fn a_second_name_of_a_tenant_takes_nothing_from_the_first() {
     assert_eq!((run.code, run.text().as_str()), (Some(1), ""));
     site.configure_with(options, &by_domain, &[GENERAL]);
     assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn a_token_that_is_too_long_to_be_sent_is_said_and_not_tried_again() {
+    let site = Site::new();
+    site.configure_one("");
+    let token = "x".repeat(40_000);
+    let body = format!(r#"{{"access_token":"{token}","expires_in":3600,"token_type":"Bearer"}}"#);
+    site.simulator.fault(Fault::on(Call::Token).always().respond(200, &body));
+    assert_eq!(site.poll().code, Some(1));
+    assert!(site.log().contains("would be too long"), "{}", site.log());
+    assert_eq!(site.calls(), BTreeMap::from([("token", 1)]), "{}", site.log());
 }
