@@ -137,8 +137,8 @@ impl Collection {
             state,
             output,
             shared: Mutex::new(shared),
-            changed: Condvar::new(),
-            attention: Condvar::new(),
+            for_workers: Condvar::new(),
+            for_main: Condvar::new(),
             large: Mutex::new(()),
             stopped: AtomicBool::new(false),
             api,
@@ -167,10 +167,10 @@ struct Collector {
     output: Arc<Output>,
     deadline: Instant,
     shared: Mutex<Shared>,
-    /// Tells workers that there is a job, or that there are no more; and tells the main thread that
-    /// there is something to look after.
-    changed: Condvar,
-    attention: Condvar,
+    /// There is a job for a worker, or there will be none any more.
+    for_workers: Condvar,
+    /// There is something for the main thread to look after.
+    for_main: Condvar,
     /// Held by whoever makes a line of a large record.
     large: Mutex<()>,
     /// Whoever is inside a blob stops behind the record at hand.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+
 /// Wazuh keeps 64 MiB of a run's output; here a run ends even in the middle of a blob.
 const MOST: u64 = 60 * 1024 * 1024;
 
@@ -14,7 +16,7 @@ const MOST: u64 = 60 * 1024 * 1024;
 const FOR_NOTICES: u64 = 256 * 1024;
 
 /// The size that the pipe is asked to have, in bytes: a reader is woken less often for more at once.
-/// So much is what any user may ask for (pipe(7)).
+/// Any user may ask for so much, unless the administrator says otherwise (pipe(7)).
 const PIPE: usize = 1024 * 1024;
 
 /// Where events and notices go.
@@ -64,7 +66,9 @@ impl Output {
     pub fn stdout() -> io::Result<Self> {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         // What is no pipe, or may not grow, is as good.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
+        if fcntl_getpipe_size(&stdout).is_ok_and(|size| size < PIPE) {
+            let _ = fcntl_setpipe_size(&stdout, PIPE);
+        }
         let stdout = Mutex::new(Stdout::Here(stdout));
         Ok(Self { stdout, changed: Condvar::new(), written: AtomicU64::new(0) })
     }

@@ -11,9 +11,18 @@ use memchr::{memchr2, memchr3};
 
 use crate::content::without_bom;
 
-/// The buffer's size in bytes, unless a large element needs more: what a connection has received at
-/// once (128 KiB), and an element that was cut off before.
-const BUFFER: usize = 160 * 1024;
+/// What a connection receives at once, in bytes.
+const RECEIVED: usize = 128 * 1024;
+
+/// The buffer's size in bytes, unless a large element needs more: what is received at once, and an
+/// element that was cut off before.
+const BUFFER: usize = RECEIVED + 32 * 1024;
+
+/// Of a body that is no array so many bytes are looked at, to say what it is.
+const MOST_BEGINNING: usize = 32 * 1024;
+
+/// A larger record than this is a large one, in bytes; Microsoft's largest are a tenth of it.
+const LARGE: usize = 128 * 1024;
 
 /// One element of a blob.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,16 +34,6 @@ pub enum Element<'a> {
     /// It was offered, and taken.
     Taken,
 }
-
-/// Of a body that is no array so many bytes are looked at, to say what it is.
-const MOST_BEGINNING: usize = 32 * 1024;
-
-/// With so much of it or more, an object that can't be taken is not offered again: it is not the
-/// buffer that it ends with.
-const LEAST_AHEAD: usize = 32 * 1024;
-
-/// A larger record than this is a large one, in bytes; Microsoft's largest are a tenth of it.
-const LARGE: usize = 128 * 1024;
 
 impl Element<'_> {
     /// Whether it is so large that it matters how many are worked on at once.
@@ -97,7 +96,10 @@ impl<'a, R: Read> Records<'a, R> {
     /// # Errors
     /// The body can't be read, is no array or is cut. Elements handed out before are good.
     pub fn next_element(&mut self) -> Result<Option<Element<'_>>, SplitError> {
-        self.next_or_take(|_| None)
+        match self.begin()? {
+            Some(first) => self.element(first).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The same, but an object is offered to `take` first, with what has been read behind it: whoever
@@ -108,8 +110,27 @@ impl<'a, R: Read> Records<'a, R> {
     /// As [`next_element`](Self::next_element).
     pub fn next_or_take(
         &mut self,
-        take: impl FnMut(&[u8]) -> Option<usize>,
+        mut take: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<Element<'_>>, SplitError> {
+        let Some(first) = self.begin()? else {
+            return Ok(None);
+        };
+        if first == b'{' {
+            let mut taken = take(self.ahead());
+            if taken.is_none() && self.is_cut_off(first) {
+                self.fill()?;
+                taken = take(self.ahead());
+            }
+            if let Some(length) = taken {
+                self.start += length;
+                return Ok(Some(Element::Taken));
+            }
+        }
+        self.element(first).map(Some)
+    }
+
+    /// Goes to the first byte of the next element; none at the end of the array.
+    fn begin(&mut self) -> Result<Option<u8>, SplitError> {
         loop {
             let Some(byte) = self.next_token()? else {
                 return match self.place {
@@ -124,10 +145,7 @@ impl<'a, R: Read> Records<'a, R> {
                 (Place::Element, b',') => self.place = Place::Comma,
                 (Place::Opened | Place::Comma, first) if !b",:]}".contains(&first) => {
                     self.place = Place::Element;
-                    if first == b'{' && self.offer(take)? {
-                        return Ok(Some(Element::Taken));
-                    }
-                    return self.element(first).map(Some);
+                    return Ok(Some(first));
                 }
                 _ => return Err(SplitError::Malformed(self.passed + self.start as u64)),
             }
@@ -135,21 +153,17 @@ impl<'a, R: Read> Records<'a, R> {
         }
     }
 
-    /// Offers the object that begins here; true if it was taken.
-    fn offer(&mut self, mut take: impl FnMut(&[u8]) -> Option<usize>) -> Result<bool, SplitError> {
-        let mut taken = take(self.ahead());
-        // It may only have been cut off.
-        if taken.is_none() && self.unread().len() < LEAST_AHEAD && self.fill()? {
-            taken = take(self.ahead());
-        }
-        self.start += taken.unwrap_or_default();
-        Ok(taken.is_some())
-    }
-
     /// What is offered.
     fn ahead(&self) -> &[u8] {
         let unread = self.unread();
         unread.get(..self.limit.min(LARGE)).unwrap_or(unread)
+    }
+
+    /// Whether the element that begins here has not been read to its end, and may be offered once
+    /// more of it has.
+    fn is_cut_off(&self, first: u8) -> bool {
+        self.ahead().len() == self.unread().len()
+            && Scan::new(first).end_in(self.unread()).is_none()
     }
 
     /// Skips white space; the byte that follows it, still unconsumed.

@@ -9,6 +9,9 @@ use crate::state::fingerprint;
 /// Lines are gathered up to this many bytes before they are written.
 const FULL: usize = 128 << 10;
 
+/// No line is longer, in bytes.
+const LINE: usize = 64 << 10;
+
 /// Of a longer `Id` only a hash is remembered.
 const MOST_ID: usize = 1024;
 
@@ -64,6 +67,8 @@ impl<'a> Batch<'a> {
         lines: &'a mut Vec<u8>,
     ) -> Self {
         lines.clear();
+        // At once, instead of doubling it again and again.
+        lines.reserve(FULL + LINE);
         Self {
             tenant_id: tenant_id.to_owned(),
             content_type,
@@ -120,8 +125,10 @@ impl<'a> Batch<'a> {
                 self.counts.events += 1;
                 self.counts.shortened += u64::from(line.fate == Fate::Shortened);
                 // The notice of what precedes comes first.
-                let notice = self.notice();
-                self.lines.splice(before..before, notice);
+                if self.unusable.is_some() {
+                    let notice = self.notice();
+                    self.lines.splice(before..before, notice);
+                }
             }
         }
         if let Some(id) = line.id {

@@ -14,8 +14,8 @@ use crate::notice::Kind;
 use crate::output::Written;
 use crate::records::SplitError;
 
-/// No worker keeps a larger buffer, in bytes: ordinary records need less.
-const LARGE: usize = 1 << 20;
+/// No worker keeps a larger buffer than this, in bytes: ordinary records need less.
+const MOST_KEPT: usize = 1 << 20;
 
 /// What came of fetching a blob. `Queued` knows how far it got.
 pub(super) enum Fetched {
@@ -37,10 +37,10 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Of what a large record needed nothing is kept.
+    /// Gives back what only a large record needed.
     pub(super) fn trim(&mut self) {
         for buffer in [&mut self.read, &mut self.lines] {
-            if buffer.capacity() > LARGE {
+            if buffer.capacity() > MOST_KEPT {
                 *buffer = Vec::new();
             }
         }
@@ -74,11 +74,12 @@ impl Collector {
                     break Fetched::Stopped;
                 }
             }
-            let take = |text: &[u8]| {
-                let is_new = index >= skip;
-                is_new.then(|| batch.add_first(text, index + 1)).flatten()
+            let next = if index < skip {
+                records.next_element()
+            } else {
+                records.next_or_take(|text| batch.add_first(text, index + 1))
             };
-            let element = match records.next_or_take(take) {
+            let element = match next {
                 Ok(Some(element)) => element,
                 Ok(None) if index < skip => return Fetched::Restart,
                 Ok(None) => break Fetched::Whole,

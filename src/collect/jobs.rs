@@ -35,8 +35,8 @@ pub(super) struct Shared {
     last_step: Option<usize>,
     last_fetch: Option<StreamIndex>,
     last_was_step: bool,
-    /// Workers that are at a job, that are at a step, at one of a suspect tenant, and that fetch a
-    /// blob that failed in an earlier run.
+    /// Jobs that are taken and not yet dealt with; of these the steps, the steps of suspect tenants,
+    /// and the fetches of blobs that failed in an earlier run.
     pub(super) busy: usize,
     pub(super) stepping: usize,
     suspect_steps: usize,
@@ -157,6 +157,29 @@ impl Shared {
         }
     }
 
+    /// A job was taken, but will not be done in this run.
+    pub(super) fn give_back(&mut self, job: Job) {
+        self.ended(&job.kind());
+        match job {
+            Job::Step(t, step, _) => {
+                if let Some(tenant) = self.tenants.get_mut(t) {
+                    tenant.step_ended();
+                    if let Step::List(page) = step
+                        && let Some(stream) = tenant.streams.get_mut(page.stream)
+                    {
+                        stream.in_flight = false;
+                    }
+                }
+            }
+            Job::Fetch(fetch) => {
+                if let Some(stream) = self.stream_mut(fetch.stream) {
+                    stream.came_back(&fetch.queued);
+                    stream.requeue(fetch.queued, true);
+                }
+            }
+        }
+    }
+
     fn stream(&self, (t, s): StreamIndex) -> Option<&StreamRun> {
         self.tenants.get(t)?.streams.get(s)
     }
@@ -194,17 +217,22 @@ impl Shared {
         self.tenants.iter().flat_map(|tenant| &tenant.streams).any(|stream| stream.queued() > 0)
     }
 
-    /// Takes the next job that may be done now.
-    pub(super) fn take_job(&mut self, run: &RunContext, may_fetch: bool) -> Option<Job> {
+    /// Takes the next job that may be done at `now`.
+    pub(super) fn take_job(
+        &mut self,
+        run: &RunContext,
+        may_fetch: bool,
+        now: Instant,
+    ) -> Option<Job> {
         // Steps bring more to do, fetches get it done: while there are both, half each.
         let steps_first =
             self.stepping * 2 < self.connections && (self.connections > 1 || !self.last_was_step);
         let job = if !may_fetch {
-            self.take_step(run)
+            self.take_step(run, now)
         } else if steps_first {
-            self.take_step(run).or_else(|| self.take_fetch())
+            self.take_step(run, now).or_else(|| self.take_fetch(now))
         } else {
-            self.take_fetch().or_else(|| self.take_step(run))
+            self.take_fetch(now).or_else(|| self.take_step(run, now))
         }?;
         self.last_was_step = matches!(job, Job::Step(..));
         self.busy += 1;
@@ -212,19 +240,18 @@ impl Shared {
     }
 
     /// The next request of the tenant whose turn it is.
-    fn take_step(&mut self, run: &RunContext) -> Option<Job> {
-        let now = Instant::now();
+    fn take_step(&mut self, run: &RunContext, now: Instant) -> Option<Job> {
         let queued =
             |tenant: &TenantRun| tenant.streams.iter().map(StreamRun::queued).sum::<usize>();
         let can_fetch = |t: &&TenantRun| t.access.is_some() && t.is_due(now);
         let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
         let may_list = queued < MOST_QUEUED_IN_ALL;
-        let job = self.take_step_of(false, run, may_list);
+        let job = self.take_step_of(false, run, may_list, now);
         let others_work = self.tenants.iter().any(|tenant| !tenant.is_suspect && tenant.has_work());
         if job.is_some() || (others_work && self.suspect_steps >= self.share()) {
             return job;
         }
-        self.take_step_of(true, run, may_list)
+        self.take_step_of(true, run, may_list, now)
     }
 
     /// The share of the connections that what may hang gets, while there is other work.
@@ -232,12 +259,18 @@ impl Shared {
         (self.connections / 4).max(1)
     }
 
-    fn take_step_of(&mut self, suspect: bool, run: &RunContext, may_list: bool) -> Option<Job> {
+    fn take_step_of(
+        &mut self,
+        suspect: bool,
+        run: &RunContext,
+        may_list: bool,
+        now: Instant,
+    ) -> Option<Job> {
         let count = self.tenants.len();
         for offset in 0..count {
             let t = (self.step_turn + offset) % count;
             let tenant = self.tenants.get_mut(t).filter(|tenant| tenant.is_suspect == suspect);
-            if let Some(step) = tenant.and_then(|tenant| tenant.next_step(run, may_list)) {
+            if let Some(step) = tenant.and_then(|tenant| tenant.next_step(run, may_list, now)) {
                 self.stepping += 1;
                 self.suspect_steps += usize::from(suspect);
                 self.step_turn = t + 1;
@@ -250,10 +283,10 @@ impl Shared {
 
     /// The next blob. Those that failed in earlier runs have a quarter of the connections, and more
     /// only where no others are left.
-    fn take_fetch(&mut self) -> Option<Job> {
+    fn take_fetch(&mut self, now: Instant) -> Option<Job> {
         let retry = self.retrying < self.share()
             && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
-        let fetch = self.take_fetch_of(retry).or_else(|| self.take_fetch_of(!retry))?;
+        let fetch = self.take_fetch_of(retry, now).or_else(|| self.take_fetch_of(!retry, now))?;
         if fetch.queued.is_retry {
             self.retrying += 1;
             self.since_retry = 0;
@@ -265,8 +298,7 @@ impl Shared {
 
     /// The next blob of the tenant that has the fewest in flight, so that one whose blobs hang holds
     /// up no other; among its equals that of the stream whose turn it is.
-    fn take_fetch_of(&mut self, retry: bool) -> Option<Fetch> {
-        let now = Instant::now();
+    fn take_fetch_of(&mut self, retry: bool, now: Instant) -> Option<Fetch> {
         let count = self.streams.len();
         let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {

@@ -243,9 +243,13 @@ impl TenantRun {
         self.failed.is_none() && self.paused_until.is_none_or(|until| until <= now)
     }
 
-    /// The next request of the walk, if one may be sent now.
-    pub(super) fn next_step(&mut self, run: &RunContext, may_list: bool) -> Option<Step> {
-        let now = Instant::now();
+    /// The next request of the walk, if one may be sent at `now`.
+    pub(super) fn next_step(
+        &mut self,
+        run: &RunContext,
+        may_list: bool,
+        now: Instant,
+    ) -> Option<Step> {
         if !self.is_due(now)
             || !self.tries.is_due(now)
             || self.next_turn().is_some_and(|at| at > now)

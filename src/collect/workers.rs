@@ -1,8 +1,9 @@
 //! The threads that do a run's jobs.
 //!
-//! A thread is started when there is a job that no other one is free for, so a run with nothing new
-//! needs one. Whoever takes a job sees to it that the next one finds somebody, too; whoever finds
-//! none waits until one is given to it. The main thread does no job: it looks after the time.
+//! A thread is started when there is a job that no other one is free for, so one idle tenant needs
+//! one. Whoever takes a job finds somebody for the next one, too; whoever finds none waits until one
+//! is taken for it. The main thread looks after the time: it takes what becomes due while nobody
+//! else comes by. Where no thread can be had, it does the jobs as well.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -29,12 +30,14 @@ const BROKEN_OFF: Duration = Duration::from_millis(500);
 /// Who works.
 #[derive(Default)]
 pub(super) struct Workers {
+    /// Threads that were started; none of them ends before the run.
     started: usize,
     /// No more are started than this.
     most: usize,
     /// Those that wait for a job.
     idle: usize,
-    /// Jobs that are taken, and wait for somebody who has been woken or started for them.
+    /// Jobs that are taken, and wait for somebody who has been woken or started for them; whoever
+    /// comes by first does them.
     ready: VecDeque<Job>,
     /// When the main thread looks after the time next.
     next_look: Option<Instant>,
@@ -67,12 +70,13 @@ impl Collector {
         if shared.busy > 0 {
             self.api.http.shut_down();
             let in_flight = |shared: &mut Shared| shared.busy > 0;
-            drop(self.attention.wait_timeout_while(shared, BROKEN_OFF, in_flight));
+            drop(self.for_main.wait_timeout_while(shared, BROKEN_OFF, in_flight));
         }
     }
 
-    /// Looks after the time until nothing is in flight any more. At the deadline tells everyone to
-    /// stop; what still hangs a while later, or on SIGTERM at once, is left to be broken off.
+    /// Sees to it that what becomes due is taken, and says when all is done. At the deadline tells
+    /// everyone to stop; what still hangs a while later, or at once where nothing is to be waited
+    /// for, is left to be broken off.
     fn watch(self: &Arc<Self>) -> MutexGuard<'_, Shared> {
         let mut grace_ends: Option<Instant> = None;
         let mut shared = self.lock();
@@ -83,7 +87,7 @@ impl Collector {
                 self.stop(&mut shared, Halt::Time);
                 continue;
             }
-            self.assign(&mut shared);
+            self.assign(&mut shared, now);
             if shared.workers.most == 0
                 && let Some(job) = shared.workers.ready.pop_front()
             {
@@ -93,14 +97,15 @@ impl Collector {
                 shared.ended(&kind);
                 continue;
             }
-            let latest = self.latest(now);
+            let latest = self.deadline.min(now + LONGEST_WAIT);
             let next = shared.next_time(now).filter(|at| *at < latest);
             if shared.busy == 0 && next.is_none() {
                 shared.finished = true;
-                self.changed.notify_all();
+                self.for_workers.notify_all();
             }
+            let at_once = matches!(shared.halt, Some(Halt::Terminated | Halt::WriteFailed(_)));
             let over = shared.is_over();
-            if (over && shared.busy == 0) || shared.halt == Some(Halt::Terminated) {
+            if at_once || (over && shared.busy == 0) {
                 return shared;
             }
             let until = match next {
@@ -113,7 +118,7 @@ impl Collector {
                 return shared;
             }
             shared.workers.next_look = Some(until);
-            let waited = self.attention.wait_timeout(shared, left);
+            let waited = self.for_main.wait_timeout(shared, left);
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -124,11 +129,14 @@ impl Collector {
         self.halt(shared, why);
     }
 
-    /// No further job.
+    /// No further job, nor one that nobody has begun yet.
     fn halt(&self, shared: &mut Shared, why: Halt) {
         shared.halt(why);
-        self.changed.notify_all();
-        self.attention.notify_one();
+        for job in std::mem::take(&mut shared.workers.ready) {
+            shared.give_back(job);
+        }
+        self.for_workers.notify_all();
+        self.for_main.notify_one();
     }
 
     fn work(self: &Arc<Self>) {
@@ -153,43 +161,45 @@ impl Collector {
         kind
     }
 
-    /// Waits for a job, when one is `done`; none when this run has no more.
+    /// Takes note of what is `done`, if anything is, and waits for the next job; none when this run
+    /// has no more.
     fn next_job(self: &Arc<Self>, done: Option<Kind>) -> Option<Job> {
         let mut shared = self.lock();
         if let Some(kind) = done {
             shared.ended(&kind);
         }
         loop {
-            let job = shared.workers.ready.pop_front().or_else(|| self.take_job(&mut shared));
+            let now = Instant::now();
+            let job = shared.workers.ready.pop_front().or_else(|| self.take_job(&mut shared, now));
             if let Some(job) = job {
-                self.assign(&mut shared);
+                self.assign(&mut shared, now);
                 return Some(job);
             }
-            // Perhaps all is done.
-            self.attention.notify_one();
+            // All may be done; or what was tried in vain meanwhile is due at a time of its own.
+            self.for_main.notify_one();
             if shared.is_over() {
                 return None;
             }
             shared.workers.idle += 1;
-            shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
+            shared = self.for_workers.wait(shared).unwrap_or_else(PoisonError::into_inner);
             shared.workers.idle -= 1;
         }
     }
 
-    /// Finds somebody for each job that may be done now.
-    fn assign(self: &Arc<Self>, shared: &mut Shared) {
+    /// Finds somebody for each job that may be done at `now`.
+    fn assign(self: &Arc<Self>, shared: &mut Shared, now: Instant) {
         while shared.workers.has_room() {
-            let Some(job) = self.take_job(shared) else {
-                let next = shared.next_time(Instant::now());
+            let Some(job) = self.take_job(shared, now) else {
+                let next = shared.next_time(now);
                 if next.is_some_and(|at| shared.workers.next_look.is_some_and(|look| at < look)) {
-                    self.attention.notify_one();
+                    self.for_main.notify_one();
                 }
                 return;
             };
             let workers = &mut shared.workers;
             workers.ready.push_back(job);
             if workers.ready.len() <= workers.idle {
-                self.changed.notify_one();
+                self.for_workers.notify_one();
                 continue;
             }
             if workers.most == 0 {
@@ -208,22 +218,17 @@ impl Collector {
         }
     }
 
-    /// Takes a job that may be done now.
-    fn take_job(&self, shared: &mut Shared) -> Option<Job> {
-        if shared.is_over() || Instant::now() >= self.deadline {
+    /// Takes a job that may be done at `now`.
+    fn take_job(&self, shared: &mut Shared, now: Instant) -> Option<Job> {
+        if shared.is_over() || now >= self.deadline {
             return None;
         }
         // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
         let full = self.output.written() >= self.config.max_output;
-        let job = shared.take_job(&self.run, !full);
+        let job = shared.take_job(&self.run, !full, now);
         if job.is_none() && full && shared.stepping == 0 && shared.has_queued() {
             self.halt(shared, Halt::Output);
         }
         job
-    }
-
-    /// Jobs that become due later than this are not waited for.
-    fn latest(&self, now: Instant) -> Instant {
-        self.deadline.min(now + LONGEST_WAIT)
     }
 }

@@ -3,11 +3,10 @@
 //!
 //! What needs no repair is copied in one piece, and never taken apart.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Unusable;
-use super::json::{code, cut, inside, is_second_half, is_white, plain, quote};
+use super::json::{code, cut, decoded, inside, is_second_half, is_white, plain, quote};
 use super::name::Name;
 use super::value::{bare_address, whole_number};
 use super::{LONGEST_STRING, MOST_LEVELS};
@@ -147,7 +146,8 @@ impl Copy<'_> {
         Some(())
     }
 
-    /// Copies a member of the record; false where it is left out.
+    /// Copies a member of the record. Gives where it ends, and whether it was copied: false where it
+    /// is left out.
     fn member(&mut self, at: usize) -> Option<(usize, bool)> {
         let before = self.place(at);
         self.escaped = false;
@@ -168,7 +168,6 @@ impl Copy<'_> {
         let value = value..self.place(end);
         let traits = &mut self.found.traits;
         match name {
-            None => {}
             Some(Name::Subscription) => {
                 // Ours is written last.
                 self.flush(end);
@@ -181,7 +180,7 @@ impl Copy<'_> {
             Some(Name::Operation) => traits.operation.found(value),
             Some(Name::Workload) => traits.workload.found(value),
             Some(Name::UserId) => traits.user_id.found(value),
-            Some(_) => {}
+            _ => {}
         }
         Some((end, true))
     }
@@ -191,7 +190,7 @@ impl Copy<'_> {
         let end = self.string(at)?;
         self.count(at, end);
         let spelt = self.record.get(at..end).unwrap_or_default();
-        if let Some(bare) = text(spelt).and_then(|text| bare_address(&text)) {
+        if let Some(bare) = decoded(spelt).and_then(|text| bare_address(&text)) {
             self.address = Some(spelt.to_vec());
             self.replace(at..end, &bare);
         }
@@ -459,14 +458,6 @@ impl Copy<'_> {
     fn peek(&self, at: usize) -> Option<u8> {
         self.record.get(at).copied()
     }
-}
-
-/// What a string with its quotes means, if it is UTF-8.
-fn text(spelt: &[u8]) -> Option<Cow<'_, str>> {
-    if spelt.contains(&b'\\') {
-        return serde_json::from_slice::<String>(spelt).ok().map(Cow::Owned);
-    }
-    std::str::from_utf8(inside(spelt)).ok().map(Cow::Borrowed)
 }
 
 /// A container that is too deep.

@@ -1,5 +1,7 @@
 //! Moving about in JSON that is known to be valid and without white space, and making strings of it.
 
+use std::borrow::Cow;
+
 /// Steps through the parts of a container.
 pub(super) struct Items<'a> {
     rest: &'a [u8],
@@ -191,6 +193,14 @@ pub(super) fn quote(text: &[u8], out: &mut Vec<u8>) {
 /// What stands between the quotes of a string, or the brackets of a container.
 pub(super) fn inside(value: &[u8]) -> &[u8] {
     value.get(1..value.len().saturating_sub(1)).unwrap_or_default()
+}
+
+/// What a string with its quotes means, if it means anything.
+pub(super) fn decoded(string: &[u8]) -> Option<Cow<'_, str>> {
+    if string.contains(&b'\\') {
+        return serde_json::from_slice::<String>(string).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inside(string)).ok().map(Cow::Borrowed)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The members of a record that are treated in a way of their own.
 
-use super::json::inside;
+use super::json::decoded;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +31,10 @@ const LONGEST_ESCAPE: usize = "\\u0000".len();
 impl Name {
     /// By a key, with its quotes. Escapes may hide it.
     pub(super) fn of(key: &[u8]) -> Option<Self> {
-        if !key.contains(&b'\\') {
-            return Self::plain(inside(key));
-        }
         if key.len() > LONGEST * LONGEST_ESCAPE + 2 {
             return None;
         }
-        Self::plain(serde_json::from_slice::<String>(key).ok()?.as_bytes())
+        Self::plain(decoded(key)?.as_bytes())
     }
 
     /// By a key without quotes and escapes.

@@ -65,13 +65,14 @@ fn signed(number: usize) -> i64 {
 /// IPv6: the indexer finds a place on the map for nothing else. None where it is bare already, or
 /// no address at all.
 pub(super) fn bare_address(text: &str) -> Option<String> {
+    // Most are bare IPv4 addresses, which need not be parsed.
+    if !text.contains(':') && !text.starts_with('[') {
+        return None;
+    }
     let spelt = |address: &str| match address.parse().ok()? {
         IpAddr::V4(_) => Some(address.to_owned()),
         IpAddr::V6(v6) => Some(v6.to_ipv4_mapped().map_or(address.to_owned(), |v4| v4.to_string())),
     };
-    if !text.contains(':') && !text.starts_with('[') {
-        return None;
-    }
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
         let good = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
