@@ -102,6 +102,8 @@ pub enum Halt {
     Terminated,
     /// A write failed: nothing of the run may be saved.
     WriteFailed(String),
+    /// Not one thread can be started: nothing was done.
+    NoThread(String),
 }
 
 /// One cycle's collecting. First [`run`](Collection::run), then, when nobody writes any more,

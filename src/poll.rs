@@ -106,8 +106,17 @@ fn poll(
     collection.run(end.signals);
     let turn = output.last_turn(LAST_WRITE).map_err(write_failed)?;
     let report = collection.finish();
-    if let Some(Halt::WriteFailed(why)) = &report.halt {
-        return Err(write_failed(io::Error::other(why.as_str())));
+    match &report.halt {
+        Some(Halt::WriteFailed(why)) => {
+            return Err(write_failed(io::Error::other(why.as_str())));
+        }
+        Some(Halt::NoThread(why)) => {
+            return Err(Error::Run(format!(
+                "nothing was collected, for no thread can be started ({why}): raise the limit of \
+                 tasks for Wazuh (TasksMax of its systemd unit, or ulimit -u)"
+            )));
+        }
+        Some(Halt::Time | Halt::Output | Halt::Terminated) | None => {}
     }
     let code = exit_code(&report);
     warn_of_clock(&clock);
@@ -297,7 +306,7 @@ fn log_summary(report: &Report, bytes: u64, requests: u64, begun: Instant) {
         Some(Halt::Time) => "; stopped by run_timeout, the next run goes on",
         Some(Halt::Output) => "; stopped by max_output, the next run goes on",
         Some(Halt::Terminated) => "; ended by SIGTERM, the next run goes on",
-        Some(Halt::WriteFailed(_)) | None => "",
+        Some(Halt::WriteFailed(_) | Halt::NoThread(_)) | None => "",
     };
     log::info!(
         "{} events from {} blobs, {bytes} bytes, {requests} requests, {:.1} s, lag {}{why}",

@@ -201,7 +201,7 @@ impl Shared {
         let weight = |why: &Halt| match why {
             Halt::Time | Halt::Output => 0,
             Halt::Terminated => 1,
-            Halt::WriteFailed(_) => 2,
+            Halt::WriteFailed(_) | Halt::NoThread(_) => 2,
         };
         if self.halt.as_ref().is_none_or(|known| weight(known) < weight(&why)) {
             self.halt = Some(why);
@@ -233,7 +233,10 @@ impl Shared {
             self.take_step(run, now).or_else(|| self.take_fetch(now))
         } else {
             self.take_fetch(now).or_else(|| self.take_step(run, now))
-        }?;
+        };
+        // Where there is one connection only, those that failed before come when nothing else can.
+        let alone = may_fetch && self.busy == 0;
+        let job = job.or_else(|| alone.then(|| self.take_retry(now)).flatten())?;
         self.last_was_step = matches!(job, Job::Step(..));
         self.busy += 1;
         Some(job)
@@ -282,24 +285,36 @@ impl Shared {
     }
 
     /// The next blob. Those that failed in earlier runs have a quarter of the connections, and more
-    /// only where no others are left.
+    /// only where no others are left, nor any to be listed.
     fn take_fetch(&mut self, now: Instant) -> Option<Job> {
         let retry = self.retrying < self.share()
             && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
-        let fetch = self.take_fetch_of(retry, now).or_else(|| self.take_fetch_of(!retry, now))?;
-        if fetch.queued.is_retry {
-            self.retrying += 1;
-            self.since_retry = 0;
-        } else {
-            self.since_retry = self.since_retry.saturating_add(1);
+        if retry && let Some(job) = self.take_retry(now) {
+            return Some(job);
         }
+        if let Some(fetch) = self.take_fetch_of(false, now) {
+            self.since_retry = self.since_retry.saturating_add(1);
+            return Some(Job::Fetch(fetch));
+        }
+        let more_to_come = self.tenants.iter().any(TenantRun::has_steps);
+        if more_to_come { None } else { self.take_retry(now) }
+    }
+
+    /// The next blob that failed in an earlier run.
+    fn take_retry(&mut self, now: Instant) -> Option<Job> {
+        let fetch = self.take_fetch_of(true, now)?;
+        self.retrying += 1;
+        self.since_retry = 0;
         Some(Job::Fetch(fetch))
     }
 
-    /// The next blob of the tenant that has the fewest in flight, so that one whose blobs hang holds
-    /// up no other; among its equals that of the stream whose turn it is.
+    /// The next blob of the tenant that has the fewest in flight; among its equals that of the stream
+    /// whose turn it is. A tenant, or a stream, whose blobs hang leaves some connections to others,
+    /// even where these have nothing to be fetched just now.
     fn take_fetch_of(&mut self, retry: bool, now: Instant) -> Option<Fetch> {
         let count = self.streams.len();
+        let most = (self.connections - self.share()).max(1);
+        let working = self.tenants.iter().filter(|tenant| tenant.has_work()).count();
         let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {
             let turn = (self.fetch_turn + offset) % count;
@@ -310,6 +325,10 @@ impl Shared {
                 && tenant.access.is_some()
                 && tenant.is_due(now)
                 && tenant.streams.get(s)?.has_due(retry, now)
+                // It works itself.
+                && (tenant.fetching < most || working == 1)
+                && (tenant.streams.get(s)?.fetching() < most
+                    || (working == 1 && !tenant.has_work_beside(s)))
             {
                 best = Some((tenant.fetching, turn));
                 if tenant.fetching == 0 {

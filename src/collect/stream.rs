@@ -221,6 +221,16 @@ impl StreamRun {
         self.failed_in_a_row >= MOST_FAILING
     }
 
+    /// Whether anything of it is left to be listed or fetched, now or later.
+    pub(super) fn has_work(&self) -> bool {
+        self.is_listing() || self.queued() > 0
+    }
+
+    /// Blobs that are being fetched.
+    pub(super) fn fetching(&self) -> usize {
+        self.fetching.len()
+    }
+
     /// Whether a page may be listed now: not while many blobs are still to be fetched.
     pub(super) fn may_list(&self, now: Instant) -> bool {
         !self.in_flight

@@ -315,10 +315,20 @@ impl TenantRun {
 
     /// Whether anything is left to be done for it, now or later.
     pub(super) fn has_work(&self) -> bool {
+        self.has_steps() || (self.failed.is_none() && self.streams.iter().any(StreamRun::has_work))
+    }
+
+    /// Whether requests of its walk are left to be sent, now or later: blobs may come of them.
+    pub(super) fn has_steps(&self) -> bool {
         self.failed.is_none()
             && (self.access.is_none()
                 || !self.to_start.is_empty()
-                || self.streams.iter().any(|stream| stream.is_listing() || stream.queued() > 0))
+                || self.streams.iter().any(StreamRun::is_listing))
+    }
+
+    /// Whether anything is left to be done for a stream of it besides `s`.
+    pub(super) fn has_work_beside(&self, s: usize) -> bool {
+        self.streams.iter().enumerate().any(|(other, stream)| other != s && stream.has_work())
     }
 
     /// The next point in time, after `now`, at which something of it becomes due.

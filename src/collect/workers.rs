@@ -2,8 +2,8 @@
 //!
 //! A thread is started when there is a job that no other one is free for, so one idle tenant needs
 //! one. Whoever takes a job finds somebody for the next one, too; whoever finds none waits until one
-//! is taken for it. The main thread looks after the time: it takes what becomes due while nobody
-//! else comes by. Where no thread can be had, it does the jobs as well.
+//! is taken for it. The main thread looks after the time and after SIGTERM: it takes what becomes
+//! due while nobody else comes by, and it can end the run whatever the others hang in.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -27,6 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// a name may take longer, and is left behind.
 const BROKEN_OFF: Duration = Duration::from_millis(500);
 
+/// How often the main thread looks whether a signal has come.
+const SIGNALS: Duration = Duration::from_millis(100);
+
 /// Who works.
 #[derive(Default)]
 pub(super) struct Workers {
@@ -48,25 +51,16 @@ impl Workers {
         Self { most, ..Self::default() }
     }
 
-    /// Whether somebody is free for one more job: where no thread can be had, the main thread.
+    /// Whether somebody is free for one more job.
     fn has_room(&self) -> bool {
-        self.ready.len() < (self.idle + self.most - self.started).max(usize::from(self.most == 0))
+        self.ready.len() < self.idle + self.most - self.started
     }
 }
 
 impl Collector {
     /// Works until all is done, or the run is over.
-    pub(super) fn run_until_done(self: &Arc<Self>, mut signals: Signals) {
-        let collector = Arc::clone(self);
-        let terminate = move || {
-            if signals.forever().next().is_some() {
-                collector.stop(&mut collector.lock(), Halt::Terminated);
-            }
-        };
-        if let Err(error) = Builder::new().name("signals".to_owned()).spawn(terminate) {
-            log::warn!("SIGTERM will go unheard: no thread can be started: {error}");
-        }
-        let shared = self.watch();
+    pub(super) fn run_until_done(self: &Arc<Self>, signals: Signals) {
+        let shared = self.watch(signals);
         if shared.busy > 0 {
             self.api.http.shut_down();
             let in_flight = |shared: &mut Shared| shared.busy > 0;
@@ -77,37 +71,33 @@ impl Collector {
     /// Sees to it that what becomes due is taken, and says when all is done. At the deadline tells
     /// everyone to stop; what still hangs a while later, or at once where nothing is to be waited
     /// for, is left to be broken off.
-    fn watch(self: &Arc<Self>) -> MutexGuard<'_, Shared> {
+    fn watch(self: &Arc<Self>, mut signals: Signals) -> MutexGuard<'_, Shared> {
         let mut grace_ends: Option<Instant> = None;
         let mut shared = self.lock();
         loop {
             let now = Instant::now();
-            let stopped = self.stopped.load(Ordering::Relaxed);
-            if now >= self.deadline && !stopped {
+            if signals.pending().next().is_some() {
+                self.stop(&mut shared, Halt::Terminated);
+            }
+            if now >= self.deadline && !self.stopped.load(Ordering::Relaxed) {
                 self.stop(&mut shared, Halt::Time);
-                continue;
             }
             self.assign(&mut shared, now);
-            if shared.workers.most == 0
-                && let Some(job) = shared.workers.ready.pop_front()
-            {
-                drop(shared);
-                let kind = self.work_on(job, &mut Buffers::default());
-                shared = self.lock();
-                shared.ended(&kind);
-                continue;
-            }
             let latest = self.deadline.min(now + LONGEST_WAIT);
             let next = shared.next_time(now).filter(|at| *at < latest);
             if shared.busy == 0 && next.is_none() {
                 shared.finished = true;
                 self.for_workers.notify_all();
             }
-            let at_once = matches!(shared.halt, Some(Halt::Terminated | Halt::WriteFailed(_)));
+            let at_once = match shared.halt {
+                Some(Halt::Terminated | Halt::WriteFailed(_) | Halt::NoThread(_)) => true,
+                Some(Halt::Time | Halt::Output) | None => false,
+            };
             let over = shared.is_over();
             if at_once || (over && shared.busy == 0) {
                 return shared;
             }
+            let stopped = self.stopped.load(Ordering::Relaxed);
             let until = match next {
                 _ if stopped => *grace_ends.get_or_insert(now + GRACE),
                 _ if over => self.deadline,
@@ -118,7 +108,7 @@ impl Collector {
                 return shared;
             }
             shared.workers.next_look = Some(until);
-            let waited = self.for_main.wait_timeout(shared, left);
+            let waited = self.for_main.wait_timeout(shared, left.min(SIGNALS));
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -202,13 +192,13 @@ impl Collector {
                 self.for_workers.notify_one();
                 continue;
             }
-            if workers.most == 0 {
-                return;
-            }
             let worker = Builder::new().name(format!("worker-{}", workers.started));
             let collector = Arc::clone(self);
             match worker.spawn(move || collector.work()) {
                 Ok(_) => workers.started += 1,
+                Err(error) if workers.started == 0 => {
+                    return self.stop(shared, Halt::NoThread(error.to_string()));
+                }
                 Err(error) => {
                     let (most, started) = (workers.most, workers.started);
                     log::warn!("only {started} of {most} threads could be started: {error}");

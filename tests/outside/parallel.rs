@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use office365_simulator::{Blob, Call, Fault};
+use office365_simulator::{Blob, Call, Fault, Request};
 use time::Duration;
 
 use crate::harness::{PATIENCE, Site, TENANT, record};
@@ -94,6 +94,48 @@ fn what_is_to_be_tried_again_does_not_wait_for_what_hangs() {
     let running = begin(&site);
     // One thread hangs, the other has nothing to do but that.
     wait_for(&site, Call::Fetch, 4);
+    terminate(running);
+}
+
+#[test]
+fn blobs_that_failed_before_have_a_quarter_of_the_connections_while_new_ones_may_be_listed() {
+    let site = known("");
+    for n in 0..10 {
+        site.publish(GENERAL, Duration::minutes(20 - n), &["x"]);
+    }
+    site.simulator.fault(Fault::on(Call::Fetch).always().respond(400, "not now"));
+    assert_eq!(site.poll().code, Some(1));
+    site.simulator.clear_faults();
+    site.simulator.clear_requests();
+    site.simulator.fault(Fault::on(Call::Fetch).always().hang());
+    site.simulator.fault(Fault::on(Call::Content).hang());
+    let running = begin(&site);
+    wait_for(&site, Call::Fetch, 2);
+    // Were there more, they would come at once.
+    let is_fetch = |request: &&Request| request.call == Some(Call::Fetch);
+    let soon = std::time::Duration::from_millis(300);
+    site.simulator.wait_for(soon, |requests| requests.iter().filter(is_fetch).count() > 2);
+    terminate(running);
+    assert_eq!(site.requests(Call::Fetch).len(), 2);
+}
+
+#[test]
+fn a_stream_whose_blobs_hang_leaves_connections_to_others_that_are_due_a_little_later() {
+    let site = Site::new();
+    site.configure(
+        "<only_future_events>no</only_future_events><max_connections>4</max_connections>",
+    );
+    for n in 0..10 {
+        let id = site.publish(GENERAL, Duration::minutes(20 - n), &["hangs"]);
+        site.simulator.fault(Fault::on(Call::Fetch).content_id(&id).always().hang());
+    }
+    let id = site.publish("DLP.All", Duration::minutes(5), &["fails once"]);
+    site.simulator.fault(Fault::on(Call::Fetch).content_id(&id).respond(503, ""));
+    let running = begin(&site);
+    let twice = site.simulator.wait_for(PATIENCE, |requests| {
+        requests.iter().filter(|request| request.path().ends_with(&id)).count() == 2
+    });
+    assert!(twice, "{}", site.log());
     terminate(running);
 }
 
