@@ -28,8 +28,7 @@ lint:
 
 # Prints what a run takes beside the budgets; BENCH=idle (latency, throughput, memory, growth) for a part.
 bench: build
-	@command -v curl >/dev/null && test -x /usr/bin/time \
-		|| { echo "make bench needs curl and GNU time (Debian: apt-get install curl time)"; exit 1; }
+	@command -v curl >/dev/null || { echo "make bench needs curl (Debian: apt-get install curl)"; exit 1; }
 	$(CARGO) build --release --locked -p wodle-office365-bench
 	target/release/wodle-office365-bench $(BINARY) $(BENCH)
 

@@ -249,10 +249,13 @@ impl Shared {
         let can_fetch = |t: &&TenantRun| t.access.is_some() && t.is_due(now);
         let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
         let may_list = queued < MOST_QUEUED_IN_ALL;
-        let job = self.take_step_of(false, run, may_list, now);
-        let others_work = self.tenants.iter().any(|tenant| !tenant.is_suspect && tenant.has_work());
-        if job.is_some() || (others_work && self.suspect_steps >= self.share()) {
-            return job;
+        if let Some(job) = self.take_step_of(false, run, may_list, now) {
+            return Some(job);
+        }
+        if self.suspect_steps >= self.share()
+            && self.tenants.iter().any(|tenant| !tenant.is_suspect && tenant.has_work())
+        {
+            return None;
         }
         self.take_step_of(true, run, may_list, now)
     }
@@ -287,6 +290,9 @@ impl Shared {
     /// The next blob. Those that failed in earlier runs have a quarter of the connections, and more
     /// only where no others are left, nor any to be listed.
     fn take_fetch(&mut self, now: Instant) -> Option<Job> {
+        if !self.has_queued() {
+            return None;
+        }
         let retry = self.retrying < self.share()
             && (self.connections > 1 || self.since_retry >= RETRY_EVERY);
         if retry && let Some(job) = self.take_retry(now) {
@@ -313,8 +319,6 @@ impl Shared {
     /// even where these have nothing to be fetched just now.
     fn take_fetch_of(&mut self, retry: bool, now: Instant) -> Option<Fetch> {
         let count = self.streams.len();
-        let most = (self.connections - self.share()).max(1);
-        let working = self.tenants.iter().filter(|tenant| tenant.has_work()).count();
         let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {
             let turn = (self.fetch_turn + offset) % count;
@@ -325,10 +329,7 @@ impl Shared {
                 && tenant.access.is_some()
                 && tenant.is_due(now)
                 && tenant.streams.get(s)?.has_due(retry, now)
-                // It works itself.
-                && (tenant.fetching < most || working == 1)
-                && (tenant.streams.get(s)?.fetching() < most
-                    || (working == 1 && !tenant.has_work_beside(s)))
+                && self.leaves_room(t, s)
             {
                 best = Some((tenant.fetching, turn));
                 if tenant.fetching == 0 {
@@ -347,6 +348,21 @@ impl Shared {
         self.last_fetch = Some((t, s));
         let (tenant_id, content_type) = (tenant.config.tenant_id.clone(), stream.content_type);
         Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued })
+    }
+
+    /// Whether one more blob of a stream in flight leaves connections to others that have work, each
+    /// tenant to the others, and a stream to those beside it.
+    fn leaves_room(&self, t: usize, s: usize) -> bool {
+        let most = (self.connections - self.share()).max(1);
+        let Some(tenant) = self.tenants.get(t).filter(|tenant| tenant.fetching >= most) else {
+            return true;
+        };
+        let mut others = self.tenants.iter().enumerate().filter(|(other, _)| *other != t);
+        if others.any(|(_, other)| other.has_work()) {
+            return false;
+        }
+        let is_full = tenant.streams.get(s).is_some_and(|stream| stream.fetching() >= most);
+        !is_full || !tenant.has_work_beside(s)
     }
 
     /// When the next of the jobs that are not due yet will be.

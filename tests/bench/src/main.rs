@@ -11,19 +11,24 @@ use std::time::Duration;
 use office365_simulator::{Blob, CONTENT_TYPES, Simulator, story};
 use serde_json::Value;
 
-use self::site::{Cost, GENERAL, Plan, Site};
+use self::site::{Cost, GENERAL, MEASURE, Plan, Site, measure};
 
 const MIB: u64 = 1 << 20;
 
 /// A run may write as much as Wazuh takes.
 const FULL_RUNS: &str = "<max_output>60M</max_output><run_timeout>1h</run_timeout>";
 
-/// On two cores that the simulator works on as well, single measurements differ by half.
+/// On two cores that the simulator works on as well, single measurements differ by half; those of
+/// 1 GiB less.
 const ROUNDS: usize = 9;
+const LONG_ROUNDS: usize = 1;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let result = match (arguments.next(), arguments.next()) {
+        (Some(first), Some(file)) if first == MEASURE => {
+            measure([file].into_iter().chain(arguments))
+        }
         (Some(binary), only) => {
             // It is run from another folder.
             std::fs::canonicalize(binary).and_then(|binary| Bench { binary, only }.run())
@@ -45,6 +50,24 @@ struct Bench {
     only: Option<std::ffi::OsString>,
 }
 
+/// Blobs of 1 MiB, and how they are collected.
+struct Bytes {
+    blobs: usize,
+    tls: bool,
+    gzip: bool,
+    /// As much in a run as Wazuh takes of one, instead of the default.
+    full_runs: bool,
+}
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let wire = if self.tls { "https" } else { "http" };
+        let gzip = if self.gzip { ", gzip" } else { "" };
+        let runs = if self.full_runs { ", 60 MiB a run" } else { "" };
+        write!(f, "{} MiB, {wire}{gzip}{runs}", self.blobs)
+    }
+}
+
 /// A part of the bench: its name, its columns, and what fills them.
 type Part = (&'static str, &'static str, fn(&Bench) -> io::Result<()>);
 
@@ -63,6 +86,8 @@ const PARTS: [Part; 5] = [
 impl Bench {
     fn run(&self) -> io::Result<()> {
         say(&format!("{}\n", machine()));
+        let size = std::fs::metadata(&self.binary)?.len();
+        say(&format!("{}: {} bytes\n", self.binary.display(), size));
         for (name, columns, part) in PARTS {
             if self.only.as_ref().is_none_or(|only| only == name) {
                 let rule = columns.split('|').map(|_| "---").collect::<Vec<_>>().join(" | ");
@@ -124,36 +149,22 @@ impl Bench {
     }
 
     fn throughput(&self) -> io::Result<()> {
-        let wire = |tls| if tls { "https" } else { "http" };
-        for (tls, gzip) in [(false, false), (false, true), (true, false), (true, true)] {
-            let gzipped = if gzip { ", gzip" } else { "" };
-            self.against_curl(&format!("64 MiB, {}{gzipped}", wire(tls)), 64, tls, gzip, "")?;
-        }
-        for blobs in [64, 1024] {
-            self.against_curl(
-                &format!("{blobs} MiB, http, 60 MiB a run"),
-                blobs,
-                false,
-                false,
-                FULL_RUNS,
-            )?;
+        let row = |blobs, tls, gzip, full_runs| Bytes { blobs, tls, gzip, full_runs };
+        for (blobs, full_runs) in [(64, false), (64, true), (1024, true)] {
+            for (tls, gzip) in [(false, false), (false, true), (true, false), (true, true)] {
+                self.against_curl(&row(blobs, tls, gzip, full_runs))?;
+            }
         }
         Ok(())
     }
 
     /// The same blobs by the program and by `curl`, in turns: the medians of what they take.
-    fn against_curl(
-        &self,
-        what: &str,
-        blobs: usize,
-        tls: bool,
-        gzip: bool,
-        options: &str,
-    ) -> io::Result<()> {
+    fn against_curl(&self, bytes: &Bytes) -> io::Result<()> {
+        let Bytes { blobs, tls, gzip, full_runs } = *bytes;
+        let options = if full_runs { FULL_RUNS } else { "" };
         let body = blob_of(MIB);
-        let rounds = if blobs > 64 { 3 } else { ROUNDS };
         let (mut ours, mut curls) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
+        for _ in 0..if blobs > 64 { LONG_ROUNDS } else { ROUNDS } {
             let plan = Plan { tenants: 1, content_types: &[GENERAL], options, tls };
             let site = Site::new(&self.binary, Simulator::builder().gzip(gzip), &plan)?;
             site.poll()?;
@@ -163,9 +174,9 @@ impl Bench {
             ours.push(site.drain()?);
             curls.push(site.curl(&addresses, gzip)?);
         }
-        let (ours, curl) = (median(ours), median(curls));
+        let (ours, curl) = (median(&mut ours), median(&mut curls));
         row(&[
-            what.to_owned(),
+            bytes.to_string(),
             ours.runs.to_string(),
             seconds(ours.cpu),
             seconds(curl.cpu),
@@ -295,10 +306,11 @@ fn blob_of(bytes: u64) -> Vec<u8> {
     body
 }
 
-/// The one in the middle, by CPU time.
-fn median(mut costs: Vec<Cost>) -> Cost {
+/// The one in the middle, by CPU time; but the highest peak of all.
+fn median(costs: &mut [Cost]) -> Cost {
     costs.sort_by_key(|cost| cost.cpu);
-    costs.get(costs.len() / 2).copied().unwrap_or_default()
+    let middle = costs.get(costs.len() / 2).copied().unwrap_or_default();
+    Cost { peak: costs.iter().map(|cost| cost.peak).max().unwrap_or_default(), ..middle }
 }
 
 fn machine() -> String {

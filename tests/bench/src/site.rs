@@ -1,5 +1,6 @@
 //! A Wazuh home whose tenants are at a simulator, and what runs in it cost.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -127,11 +128,8 @@ impl Site {
 
     /// So many polls that are measured together.
     pub(crate) fn polls(&self, runs: u32) -> io::Result<Cost> {
-        let poll =
-            "i=0; while [ $i -lt $1 ]; do \"$2\" poll --home \"$3\" || exit; i=$((i+1)); done";
-        let mut command = self.measured();
-        command.args(["/bin/sh", "-c", poll, "sh", &runs.to_string()]);
-        command.arg(&self.binary).arg(self.home.path());
+        let mut command = self.measured(runs)?;
+        command.arg(&self.binary).args(["poll", "--home"]).arg(self.home.path());
         let cost = self.run(&mut command)?;
         Ok(Cost { runs, ..cost })
     }
@@ -157,7 +155,7 @@ impl Site {
         }
         let path = self.home.path().join("curl.conf");
         fs::write(&path, config)?;
-        let mut command = self.measured();
+        let mut command = self.measured(1)?;
         command.args(["curl", "-sSgf", "--noproxy", "*", "--config"]).arg(path);
         command.args(gzip.then_some("--compressed"));
         command.arg("--cacert").arg(self.home.path().join("etc/ca.pem"));
@@ -180,17 +178,17 @@ impl Site {
         token.map(str::to_owned).ok_or_else(|| io::Error::other(format!("no token: {answer}")))
     }
 
-    /// GNU time, which tells the most that was resident of its command.
-    fn measured(&self) -> Command {
-        let mut command = Command::new("/usr/bin/time");
-        command.args(["-f", "%M", "-o"]).arg(self.home.path().join("cost"));
+    /// This program as [`measure`], to be given a command.
+    fn measured(&self, runs: u32) -> io::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(MEASURE).arg(self.home.path().join("cost")).arg(runs.to_string());
         command.current_dir(self.home.path()).env_remove("HTTPS_PROXY").env_remove("https_proxy");
-        command
+        Ok(command)
     }
 
     /// Runs it, and takes in what it writes.
     fn run(&self, command: &mut Command) -> io::Result<Cost> {
-        let (begun, before) = (Instant::now(), children_cpu()?);
+        let begun = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut output = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
         let (mut chunk, mut bytes) = (vec![0; 1 << 20], 0);
@@ -201,27 +199,43 @@ impl Site {
             }
         }
         let status = child.wait()?;
-        let (wall, cpu) = (begun.elapsed(), children_cpu()?.saturating_sub(before));
+        let wall = begun.elapsed();
         if !status.success() {
             let log = fs::read_to_string(self.home.path().join("logs/wodle-office365.log"));
             return Err(io::Error::other(format!("{status}\n{}", log.unwrap_or_default())));
         }
         let text = fs::read_to_string(self.home.path().join("cost"))?;
-        let peak =
-            text.trim().parse().map_err(|_| io::Error::other(format!("time says {text}")))?;
-        Ok(Cost { runs: 1, wall, cpu, peak, bytes })
+        let numbers: Vec<u64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let [micros, peak] = numbers[..] else {
+            return Err(io::Error::other(format!("no cost: {text}")));
+        };
+        Ok(Cost { runs: 1, wall, cpu: Duration::from_micros(micros), peak, bytes })
     }
 }
 
-/// The processor time of all programs that have ended, to the microsecond: GNU time rounds to 10 ms.
-fn children_cpu() -> io::Result<Duration> {
+/// The first argument of [`measure`].
+pub(crate) const MEASURE: &str = "measure";
+
+/// Runs a command so many times and writes to a file what it took: microseconds of CPU time in all,
+/// and the most KiB that were resident. In a process of its own, for that is what getrusage(2) tells
+/// of: all children together. Arguments: the file, how often, and the command.
+pub(crate) fn measure(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
+    let mut next = || arguments.next().ok_or_else(|| io::Error::other("too few arguments"));
+    let (file, runs, program) = (next()?, next()?, next()?);
+    let runs = runs.to_string_lossy().parse().map_err(|_| io::Error::other("how often?"))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    for _ in 0..runs {
+        let status = command.status()?;
+        if !status.success() {
+            return Err(io::Error::other(status.to_string()));
+        }
+    }
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let duration = |seconds: i64, micros: i64| {
-        let part = |n| u64::try_from(n).unwrap_or_default();
-        Duration::from_secs(part(seconds)) + Duration::from_micros(part(micros))
-    };
-    let (user, system) = (usage.user_time(), usage.system_time());
-    Ok(duration(user.tv_sec(), user.tv_usec()) + duration(system.tv_sec(), system.tv_usec()))
+    let cpu = [usage.user_time(), usage.system_time()]
+        .map(|time| i128::from(time.tv_sec()) * 1_000_000 + i128::from(time.tv_usec()));
+    let micros: i128 = cpu.iter().sum();
+    fs::write(file, format!("{micros} {}", usage.max_rss()))
 }
 
 fn guid(n: usize) -> String {
