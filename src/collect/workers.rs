@@ -27,8 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// a name may take longer, and is left behind.
 const BROKEN_OFF: Duration = Duration::from_millis(500);
 
-/// How often the main thread looks whether a signal has come.
-const SIGNALS: Duration = Duration::from_millis(100);
+/// How often at least the main thread looks whether a signal has come, and what is due.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Who works.
 #[derive(Default)]
@@ -42,8 +42,6 @@ pub(super) struct Workers {
     /// Jobs that are taken, and wait for somebody who has been woken or started for them; whoever
     /// comes by first does them.
     ready: VecDeque<Job>,
-    /// When the main thread looks after the time next.
-    next_look: Option<Instant>,
 }
 
 impl Workers {
@@ -107,8 +105,7 @@ impl Collector {
             if left.is_zero() && stopped {
                 return shared;
             }
-            shared.workers.next_look = Some(until);
-            let waited = self.for_main.wait_timeout(shared, left.min(SIGNALS));
+            let waited = self.for_main.wait_timeout(shared, left.min(LOOK));
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -165,7 +162,7 @@ impl Collector {
                 self.assign(&mut shared, now);
                 return Some(job);
             }
-            // All may be done; or what was tried in vain meanwhile is due at a time of its own.
+            // All may be done.
             self.for_main.notify_one();
             if shared.is_over() {
                 return None;
@@ -180,10 +177,6 @@ impl Collector {
     fn assign(self: &Arc<Self>, shared: &mut Shared, now: Instant) {
         while shared.workers.has_room() {
             let Some(job) = self.take_job(shared, now) else {
-                let next = shared.next_time(now);
-                if next.is_some_and(|at| shared.workers.next_look.is_some_and(|look| at < look)) {
-                    self.for_main.notify_one();
-                }
                 return;
             };
             let workers = &mut shared.workers;
