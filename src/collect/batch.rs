@@ -338,28 +338,33 @@ mod tests {
         );
     }
 
-    /// Hands out a body in pieces of a size.
-    struct Pieces<'a>(&'a [u8], usize);
+    /// Hands out a body in pieces of a size, and ends or breaks off.
+    struct Pieces<'a>(&'a [u8], usize, bool);
 
     impl Read for Pieces<'_> {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             let size = self.1.min(out.len());
-            self.0.read(&mut out[..size])
+            let n = self.0.read(&mut out[..size])?;
+            if n == 0 && self.2 { Err(io::Error::other("broken")) } else { Ok(n) }
         }
     }
 
     /// What becomes of a body, whose records are offered as they come or split off first.
-    fn all_of(body: &[u8], piece: usize, offered: bool) -> (String, Counts, Option<(u64, String)>) {
+    fn all_of(body: Pieces<'_>, offered: bool) -> (String, Counts, Option<(u64, String)>) {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
         let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
         let mut buffer = Vec::new();
-        let mut records = Records::new(Pieces(body, piece), 300, &mut buffer);
+        let mut records = Records::new(body, 300, &mut buffer);
         let mut index = 0;
         let end = loop {
-            let take = |text: &[u8]| offered.then(|| batch.add_first(text, index + 1)).flatten();
-            match records.next_or_take(take) {
+            let next = if offered {
+                records.next_or_take(|text| batch.add_first(text, index + 1))
+            } else {
+                records.next_element()
+            };
+            match next {
                 Ok(Some(element)) => {
                     index += 1;
                     batch.add(&element, index);
@@ -386,13 +391,15 @@ mod tests {
                 0..8,
             ),
             piece in 1..60_usize,
+            breaks in any::<bool>(),
         ) {
             let body = format!("[{}]", elements.join(",")).replace("LONG", &"x".repeat(400));
             let mut body = body.into_bytes();
             while let Some(at) = body.windows(3).position(|window| window == b"BAD") {
                 body[at] = 0xff;
             }
-            prop_assert_eq!(all_of(&body, piece, true), all_of(&body, piece, false));
+            let all = |offered| all_of(Pieces(&body, piece, breaks), offered);
+            prop_assert_eq!(all(true), all(false));
         }
     }
 }
