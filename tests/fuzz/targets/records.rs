@@ -21,7 +21,9 @@ const LONGEST_LINE: usize = 64_512;
 const MOST_LEVELS: usize = 100;
 
 /// What the splitter holds besides an element.
-const CHUNK: usize = 64 << 10;
+const BUFFER: usize = 160 << 10;
+/// How much of a body that is no array it shows at least.
+const BEGINNING: usize = 32 << 10;
 
 fuzz_target!(|input: &[u8]| {
     let mut dice = Dice::of(input);
@@ -41,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(split(Pieces::new(body, vec![smallest]), body.len()), whole);
     assert_eq!(split(Pieces::new(body, sizes.clone()), body.len()), whole);
 
-    let limit = dice.size_below(if body.len() > CHUNK { body.len() } else { 40 });
+    let limit = dice.size_below(if body.len() > BUFFER { body.len() } else { 40 });
     let limited = split(Pieces::new(body, sizes.clone()), limit);
     let expected = whole.parts.iter().map(|part| part.within(limit)).collect();
     assert_eq!(limited, Split { parts: expected, end: whole.end.clone() });
@@ -65,7 +67,7 @@ fuzz_target!(|input: &[u8]| {
 fn blown_up(input: &[u8]) -> Vec<u8> {
     let mut body = Vec::with_capacity(input.len());
     let mut rest = input;
-    for run in [CHUNK, CHUNK / 3] {
+    for run in [BUFFER, BUFFER / 3] {
         let Some(at) = rest.windows(2).position(|pair| pair == [1, 2]) else { break };
         body.extend_from_slice(&rest[..at]);
         body.resize(body.len() + run, b' ');
@@ -171,13 +173,13 @@ fn split(mut pieces: Pieces<'_>, limit: usize) -> Split {
             Err(SplitError::NoArray(beginning)) => {
                 let body = skip_white(without_bom(body));
                 assert!(body.starts_with(&beginning));
-                assert!(beginning.len() >= body.len().min(CHUNK / 2) && beginning.len() <= CHUNK);
+                assert!(beginning.len() >= body.len().min(BEGINNING) && beginning.len() <= BUFFER);
                 break End::NoArray;
             }
         }
     };
     // The buffer doubles when it is full of an element that may still be within the limit.
-    assert!(pieces.most <= CHUNK.max(2 * limit), "{} held for {limit}", pieces.most);
+    assert!(pieces.most <= BUFFER.max(2 * limit), "{} held for {limit}", pieces.most);
     Split { parts, end }
 }
 
