@@ -1,13 +1,14 @@
 //! One poll cycle's work: threads that sign in, list and fetch side by side, and what they learn
 //! on the way.
 //!
-//! A worker takes the next job under the lock, does it without the lock, and takes in what came of
-//! it under the lock again. There are two kinds of jobs. A *step* is one request of a tenant's
-//! walk (sign in, list the subscriptions, start one, list a page); a tenant takes one step at a
-//! time, so an idle tenant needs one connection only. A *fetch* is one content blob. While there
-//! are both, each has half of the connections; steps take turns between tenants, fetches between
-//! streams. A job that is to be tried again goes back with the time before which it is not to be
-//! taken: no worker ever sleeps on one job while another could be done.
+//! A job is taken under the lock, done by a worker without it, and what came of it is taken in under
+//! the lock again; who works is the matter of `workers`, which job is next that of `jobs`. There are
+//! two kinds. A *step* is one request of a tenant's walk (sign in, list the subscriptions, start one,
+//! list a page); a tenant takes one step at a time, so an idle tenant needs one connection only. A
+//! *fetch* is one content blob. While there are both, each has half of the connections; steps take
+//! turns between tenants, fetches between streams. A job that is to be tried again goes back with the
+//! time before which it is not to be taken: no worker ever sleeps on one job while another could be
+//! done.
 
 mod batch;
 mod fetch;
