@@ -5,8 +5,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use ureq::http::Uri;
+use zeroize::Zeroizing;
 
-use crate::auth::{self, Credentials, Grant};
+use crate::auth::{self, Credentials, Grant, TokenRequest};
 use crate::clock::Clock;
 use crate::config::{Tenant, is_guid};
 use crate::content::{
@@ -17,7 +18,7 @@ use crate::http::{Answer, Http, NoAnswer, Payload};
 use crate::records::Records;
 use crate::secret::Secret;
 use crate::state::Window;
-use crate::timestamp::Timestamp;
+use crate::timestamp::{MINUTE, Timestamp, age};
 
 /// The largest error body that is looked at.
 const MOST_ERROR: usize = 64 << 10;
@@ -42,7 +43,7 @@ impl Trouble {
         Self { reaction: Reaction::Retry, text, code: None, retry_after: None }
     }
 
-    /// A fault that a person must mend.
+    /// A fault that another try in the same run doesn't help with.
     #[must_use]
     pub fn refused(text: String) -> Self {
         Self { reaction: Reaction::Refused, text, code: None, retry_after: None }
@@ -170,16 +171,27 @@ impl Api {
     /// No token came.
     pub fn sign_in(&self, tenant: &Tenant, credentials: &Credentials) -> Result<Grant, Trouble> {
         let url = format!("{}/{}/oauth2/v2.0/token", tenant.login, tenant.tenant_id);
-        let form = auth::token_request(&tenant.client_id, &tenant.management, credentials);
-        let answer = self.http.send(&url, None, Payload::Form(&form))?;
-        let (status, retry_after) = (answer.status, answer.retry_after);
-        let body = answer.read(self.max_held)?;
+        let (client_id, management) = (&tenant.client_id, &tenant.management);
+        let now = self.clock.login_now();
+        let request = TokenRequest::new(client_id, management, &url, credentials, now)
+            .map_err(|why| Trouble::refused(why.to_owned()))?;
+        let answer = self.http.send(&url, None, Payload::Form(&request.form))?;
+        let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
+        let body = Zeroizing::new(answer.read(self.max_held)?);
         if status == 200 {
             return auth::parse_grant(&body).map_err(|why| {
                 Trouble::passing(format!("the login host's answer is unusable: {why}"))
             });
         }
-        let refusal = auth::classify_login(status, &body, Hidden(&credentials.hidden()));
+        let mut refusal = auth::classify_login(status, &body, request.hidden());
+        // The assertion was made for another time than the login host's: the next one is not.
+        let off = date.map_or(0, |date| date.since(now));
+        if let Some(date) = date.filter(|_| refusal.is_of_time() && off.abs() > MINUTE) {
+            self.clock.observe_login(date);
+            refusal.passing = true;
+            let by = age(off.abs());
+            refusal.text = format!("{}; the assertion's time differed by {by}", refusal.text);
+        }
         let mut trouble = if refusal.passing {
             Trouble::passing(refusal.text)
         } else {

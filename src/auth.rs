@@ -1,13 +1,20 @@
 //! Signing in: OAuth 2.0 client credentials at Microsoft's identity platform (v2.0 endpoint).
 //! Requests and answers as values; the sending is `api`'s.
 
+mod certificate;
+
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
+pub use self::certificate::{ClientCertificate, PrivateKey};
 use crate::content::{ContentType, Hidden, without_bom};
 use crate::secret::Secret;
+use crate::timestamp::Timestamp;
 
 /// The token as it is kept between runs is renewed this many seconds before its end.
 pub const RENEW_BEFORE: i64 = 300;
@@ -17,40 +24,69 @@ pub const RENEW_BEFORE: i64 = 300;
 pub enum Credentials {
     /// A client secret.
     ClientSecret(Secret),
+    /// A certificate, whose key signs an assertion.
+    Certificate(Arc<ClientCertificate>),
 }
 
 /// Everything that is encoded except RFC 3986's unreserved characters.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The form body of a token request. Every value is percent-encoded: secrets hold `+`, `&`, `%`.
-#[must_use]
-pub fn token_request(client_id: &str, management: &str, credentials: &Credentials) -> Secret {
-    let scope = format!("{management}/.default");
-    let mut fields =
-        vec![("client_id", client_id), ("scope", &scope), ("grant_type", "client_credentials")];
-    match credentials {
-        Credentials::ClientSecret(secret) => fields.push(("client_secret", secret.reveal())),
-    }
-    let mut body = String::new();
-    for (name, value) in fields {
-        if !body.is_empty() {
-            body.push('&');
-        }
-        body.push_str(name);
-        body.push('=');
-        body.extend(utf8_percent_encode(value, FORM));
-    }
-    Secret::new(body)
+/// The `client_assertion_type` of a JWT (RFC 7523).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A request for a token.
+#[derive(Debug)]
+pub struct TokenRequest {
+    /// Its body.
+    pub form: Secret,
+    /// What must not be shown of it: each secret as it is and as it stands in the form.
+    secrets: [Secret; 2],
 }
 
-impl Credentials {
-    /// What must not be shown of a request made with them: each secret as it is and as it stands
-    /// in the form.
+impl TokenRequest {
+    /// Makes the request of `client_id` to the endpoint `url` for a token that is good for the API
+    /// at `management`. `now` is the login host's time. Every value is percent-encoded: secrets hold
+    /// `+`, `&`, `%`.
+    ///
+    /// # Errors
+    /// An assertion can't be signed.
+    pub fn new(
+        client_id: &str,
+        management: &str,
+        url: &str,
+        credentials: &Credentials,
+        now: Timestamp,
+    ) -> Result<Self, &'static str> {
+        let scope = format!("{management}/.default");
+        let mut fields =
+            vec![("client_id", client_id), ("scope", &scope), ("grant_type", "client_credentials")];
+        let (name, secret) = match credentials {
+            Credentials::ClientSecret(secret) => ("client_secret", secret.clone()),
+            Credentials::Certificate(certificate) => {
+                fields.push(("client_assertion_type", JWT_BEARER));
+                ("client_assertion", certificate.assertion(client_id, url, now)?)
+            }
+        };
+        fields.push((name, secret.reveal()));
+        // With room for everything: what grows leaves what it held behind.
+        let size = |(name, value): &(&str, &str)| name.len() + 2 + 3 * value.len();
+        let mut form = Zeroizing::new(String::with_capacity(fields.iter().map(size).sum()));
+        for (name, value) in &fields {
+            if !form.is_empty() {
+                form.push('&');
+            }
+            form.push_str(name);
+            form.push('=');
+            form.extend(utf8_percent_encode(value, FORM));
+        }
+        let encoded = Secret::new(utf8_percent_encode(secret.reveal(), FORM).to_string());
+        Ok(Self { form: form.into(), secrets: [secret, encoded] })
+    }
+
+    /// What must not be shown of an answer.
     #[must_use]
-    pub fn hidden(&self) -> [Secret; 2] {
-        let Self::ClientSecret(secret) = self;
-        let encoded = utf8_percent_encode(secret.reveal(), FORM).to_string();
-        [secret.clone(), Secret::new(encoded)]
+    pub fn hidden(&self) -> Hidden<'_> {
+        Hidden(&self.secrets)
     }
 }
 
@@ -161,6 +197,14 @@ pub struct LoginRefusal {
     pub passing: bool,
 }
 
+impl LoginRefusal {
+    /// Whether an assertion was not within its time (AADSTS700024).
+    #[must_use]
+    pub fn is_of_time(&self) -> bool {
+        self.aadsts == Some(700_024)
+    }
+}
+
 #[derive(Deserialize)]
 struct LoginErrorBody {
     #[serde(default)]
@@ -248,13 +292,18 @@ mod tests {
     #[test]
     fn every_value_of_the_form_is_encoded() {
         let secret = Credentials::ClientSecret(Secret::new("a+b&c=d%e f~ü"));
-        let body = token_request("id", "https://manage.office.com", &secret);
+        let now = Timestamp::from_unix(0);
+        let request =
+            TokenRequest::new("id", "https://manage.office.com", "u", &secret, now).unwrap();
         assert_eq!(
-            body.reveal(),
+            request.form.reveal(),
             "client_id=id&scope=https%3A%2F%2Fmanage.office.com%2F.default\
              &grant_type=client_credentials&client_secret=a%2Bb%26c%3Dd%25e%20f~%C3%BC"
         );
-        assert_eq!(format!("{secret:?} {body:?}"), "ClientSecret((secret)) (secret)");
+        assert_eq!(
+            format!("{secret:?} {request:?}"),
+            "ClientSecret((secret)) TokenRequest { form: (secret), secrets: [(secret), (secret)] }"
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use zeroize::Zeroizing;
+
 /// Reads `reader` to its end, which must come within `most` bytes.
 ///
 /// # Errors
@@ -9,8 +11,60 @@ use std::io::{self, Read};
 pub fn read_at_most(reader: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
+    check(bytes.len(), most)?;
+    Ok(bytes)
+}
+
+/// As [`read_at_most`], of what holds a secret: none of it stays behind in memory.
+///
+/// # Errors
+/// It can't be read or is larger.
+pub fn read_secretly(reader: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut reader = reader.take(most.saturating_add(1));
+    let mut bytes = Zeroizing::new(vec![0; 8 << 10]);
+    let mut filled = 0;
+    loop {
+        let read = match reader.read(bytes.get_mut(filled..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        filled += read;
+        if filled == bytes.len() {
+            // A vector that grows by itself leaves what it held where it was.
+            let mut larger = Zeroizing::new(Vec::with_capacity(filled * 2));
+            larger.extend_from_slice(&bytes);
+            larger.resize(filled * 2, 0);
+            bytes = larger;
+        }
+    }
+    check(filled, most)?;
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+fn check(length: usize, most: u64) -> io::Result<()> {
+    if length as u64 > most {
         return Err(io::Error::other(format!("it is larger than {most} bytes")));
     }
-    Ok(bytes)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_reading_have_the_same_limit() {
+        for length in [0, 1, 8191, 8192, 8193, 100_000] {
+            let text: Vec<u8> = (0..=255).cycle().take(length).collect();
+            assert_eq!(*read_secretly(&*text, length as u64).unwrap(), text);
+            assert_eq!(read_at_most(&*text, length as u64).unwrap(), text);
+            if let Some(less) = (length as u64).checked_sub(1) {
+                assert!(read_secretly(&*text, less).is_err());
+                assert!(read_at_most(&*text, less).is_err());
+            }
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! The one clock: this machine's, corrected by the management API's `Date` header, which alone
-//! decides how far positions move and what is older than 7 days.
+//! decides how far positions move and what is older than 7 days. The login host's own `Date` counts
+//! for what is signed for it, no more.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,13 +13,15 @@ use crate::timestamp::Timestamp;
 pub struct Clock {
     offset: AtomicI64,
     seen: AtomicBool,
+    login_offset: OnceLock<i64>,
 }
 
 impl Clock {
     /// Starts with the last run's `offset` (seconds to add to the local clock).
     #[must_use]
     pub fn new(offset: i64) -> Self {
-        Self { offset: AtomicI64::new(offset), seen: AtomicBool::new(false) }
+        let (offset, seen) = (AtomicI64::new(offset), AtomicBool::new(false));
+        Self { offset, seen, login_offset: OnceLock::new() }
     }
 
     /// The API's time now.
@@ -42,6 +46,17 @@ impl Clock {
     pub fn observe(&self, date: Timestamp) {
         self.offset.store(date.since(local_now()), Ordering::Relaxed);
         self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// The login host's time now: the API's until this run has seen its own.
+    #[must_use]
+    pub fn login_now(&self) -> Timestamp {
+        self.login_offset.get().map_or_else(|| self.now(), |offset| local_now().plus(*offset))
+    }
+
+    /// Takes over the `Date` of an answer of the login host.
+    pub fn observe_login(&self, date: Timestamp) {
+        let _ = self.login_offset.set(date.since(local_now()));
     }
 }
 

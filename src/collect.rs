@@ -30,6 +30,7 @@ use self::jobs::Shared;
 pub use self::tenant::TenantStart;
 use self::tenant::{ListPage, RunContext, Step, TenantRun};
 use crate::api::{Access, Api, Trouble};
+use crate::auth::Credentials;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::{Outcome, Part, judge};
@@ -248,6 +249,11 @@ impl Collector {
         let Some((config, credentials)) = found else {
             return;
         };
+        if let Ok(Credentials::Certificate(certificate)) = &credentials
+            && let Some(text) = certificate.near_end(self.clock().now())
+        {
+            log::warn!("{}: {text}", config.tenant_id);
+        }
         let result = credentials.map_err(Trouble::refused).and_then(|credentials| {
             let grant = self.api.sign_in(&config, &credentials)?;
             let access = Access::new(&config, grant.token.clone(), grant.claims.tid.as_deref())?;

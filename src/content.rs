@@ -184,7 +184,8 @@ pub enum Reaction {
     Missing,
     /// The content has expired: it is gone.
     Expired,
-    /// Only a person can mend it: configuration, consent, licence, or a fault of ours.
+    /// Not again in this run: only a person can mend it (configuration, consent, licence, a fault of
+    /// ours), or it would take the time of a timeout once more.
     Refused,
 }
 

@@ -1,26 +1,56 @@
 //! The only user of ureq: connections, trust, proxies, limits, and faults in words.
 
-use std::path::Path;
+mod explain;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod trust;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use ureq::http::{Response, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, Body, BodyReader, ProxyProtocol};
+use zeroize::Zeroizing;
 
+use self::explain::{Way, is_dead_end, is_stall, no_answer};
+use self::tls::TlsConnector;
+pub use self::trust::{Stores, read_bundle};
 use crate::bounded::read_at_most;
 use crate::proxy::{Environment, Proxy};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-/// To connect. Names are resolved without a limit of ours: for one, ureq would start a thread each
-/// time, and panic where no thread can be had; the system's resolver has its own.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long is waited for what. Names are resolved without a limit of ours: for one, ureq would start
+/// a thread each time, and panic where no thread can be had; the system's resolver has its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection: TCP, a proxy's consent, and TLS together.
+    pub connect: Duration,
+    /// For the answer to a sign-in to begin, which takes Microsoft less than a second.
+    pub sign_in: Duration,
+    /// For any other answer to begin, and for the next bytes of a body: a connection on which nothing
+    /// moves for so long has stalled. Microsoft's slowest listings have taken half a minute.
+    pub silence: Duration,
+}
 
-/// A connection on which nothing moves for so long has stalled, be it before the first byte of an
-/// answer or inside it. Microsoft's slowest listings have taken half a minute.
-const SILENCE: Duration = Duration::from_secs(60);
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            sign_in: Duration::from_secs(20),
+            silence: Duration::from_secs(60),
+        }
+    }
+}
 
 /// The largest head of a request, in bytes: an address of Microsoft's and a token take 4 KiB. Each
 /// connection fills a buffer of that size with zeros.
@@ -28,9 +58,6 @@ const MOST_HEAD: usize = 32 << 10;
 
 /// The part of it that address and token leave to the other headers.
 const OTHER_HEADERS: usize = 2 << 10;
-
-/// The largest bundle that `ca_path` may name.
-const MOST_CA: u64 = 16 << 20;
 
 /// A request that got no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +81,7 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     body: Body,
     host: String,
+    silence: Duration,
 }
 
 impl Answer {
@@ -61,41 +89,44 @@ impl Answer {
     ///
     /// # Errors
     /// It is larger, or the connection broke.
-    pub fn read(mut self, most: usize) -> Result<Vec<u8>, NoAnswer> {
-        let body = self.body.as_reader();
-        read_at_most(body, most as u64).map_err(|error| broken(&self.host, &error))
+    pub fn read(self, most: usize) -> Result<Vec<u8>, NoAnswer> {
+        let host = self.host.clone();
+        read_at_most(self.into_reader(), most as u64).map_err(|error| NoAnswer {
+            text: format!("the answer of {host} broke off: {error}"),
+            passing: error.kind() != io::ErrorKind::TimedOut,
+        })
     }
 
     /// The body as a stream.
     #[must_use]
-    pub fn into_reader(self) -> BodyReader<'static> {
-        self.body.into_reader()
+    pub fn into_reader(self) -> Content {
+        Content { body: self.body.into_reader(), silence: self.silence }
     }
 }
 
-/// A body that could not be read to its end.
-#[must_use]
-pub fn broken(host: &str, error: &std::io::Error) -> NoAnswer {
-    NoAnswer { text: format!("the answer of {host} broke off: {error}"), passing: true }
+/// The body of an answer. Its error is of the kind `TimedOut` where it has stalled.
+pub struct Content {
+    body: BodyReader<'static>,
+    silence: Duration,
 }
 
-/// Reads the certificates of a PEM bundle.
-///
-/// # Errors
-/// It can't be read or holds none.
-pub fn read_bundle(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
-    let pem = std::fs::File::open(path).and_then(|file| read_at_most(file, MOST_CA));
-    let pem = pem.map_err(|error| error.to_string())?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| error.to_string())? {
-            certificates.push(certificate);
-        }
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Content")
     }
-    if certificates.is_empty() {
-        return Err("it holds no PEM certificate".to_owned());
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer).map_err(|error| {
+            if is_stall(&error) {
+                let silence = self.silence.as_secs();
+                let text = format!("it has stalled, nothing came for {silence} s");
+                return io::Error::new(io::ErrorKind::TimedOut, text);
+            }
+            error
+        })
     }
-    Ok(certificates)
 }
 
 /// What a request carries.
@@ -105,22 +136,47 @@ pub enum Payload<'a> {
     Get,
     /// Nothing, by POST.
     Post,
-    /// A form, by POST.
+    /// A sign-in's form, by POST.
     Form(&'a Secret),
+}
+
+/// How the network is reached.
+#[derive(Debug, Default)]
+pub struct Network {
+    /// The configured proxy, which goes before the environment's.
+    pub proxy: Option<Proxy>,
+    /// The environment's proxies.
+    pub environment: Environment,
+    /// The trusted certificates that the environment names.
+    pub stores: Stores,
+    /// Certificates that are trusted besides those: `ca_path`.
+    pub own_roots: Vec<CertificateDer<'static>>,
+    /// How many connections to keep open to one host.
+    pub connections: usize,
+    /// How long is waited for what.
+    pub timeouts: Timeouts,
 }
 
 /// Sends requests. Connections are kept and used again.
 #[derive(Debug)]
 pub struct Http {
-    proxy: Option<Proxy>,
-    environment: Environment,
-    own_roots: Vec<Certificate<'static>>,
-    connections: usize,
-    roots: OnceLock<Result<Arc<Vec<Certificate<'static>>>, String>>,
+    network: Network,
+    /// What TLS begins with, loaded once and only when a TLS connection is to be made.
+    tls: OnceLock<Result<Arc<ClientConfig>, String>>,
     /// One for each way to go: through a proxy or not, with TLS or not.
     agents: Mutex<Vec<(Route, Agent)>>,
+    /// The ways that this run has tried: whether they lead anywhere.
+    ways: Mutex<HashMap<Way, Found>>,
     shut: AtomicBool,
     requests: AtomicU64,
+}
+
+/// What a run has found at the end of a way.
+#[derive(Debug)]
+enum Found {
+    Answers,
+    /// Nothing: this is what is said to whoever wants to go there, too.
+    DeadEnd(NoAnswer),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,22 +186,14 @@ struct Route {
 }
 
 impl Http {
-    /// `proxy`: the configured one, which goes before the environment's. `own_roots`: trusted
-    /// besides the system's. `connections`: how many to keep open to one host.
+    /// Nothing is connected or loaded before the first request.
     #[must_use]
-    pub fn new(
-        proxy: Option<Proxy>,
-        environment: Environment,
-        own_roots: Vec<Certificate<'static>>,
-        connections: usize,
-    ) -> Self {
+    pub fn new(network: Network) -> Self {
         Self {
-            proxy,
-            environment,
-            own_roots,
-            connections,
-            roots: OnceLock::new(),
+            network,
+            tls: OnceLock::new(),
             agents: Mutex::new(Vec::new()),
+            ways: Mutex::new(HashMap::new()),
             shut: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         }
@@ -188,14 +236,19 @@ impl Http {
                 url.len()
             )));
         }
-        let agent = self.agent(&uri, &host).map_err(refused)?;
+        let (route, way) = self.route(&uri).map_err(refused)?;
+        if let Some(Found::DeadEnd(fault)) = self.ways().get(&way) {
+            return Err(fault.clone());
+        }
+        let agent = self.agent(route).map_err(refused)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
-        let bearer = bearer.map(|token| format!("Bearer {}", token.reveal()));
+        let bearer = bearer.map(|token| Zeroizing::new(format!("Bearer {}", token.reveal())));
+        let bearer = bearer.as_ref().map(|bearer| bearer.as_str());
         let result = match payload {
             Payload::Get => {
                 let request = agent.get(&uri);
-                match &bearer {
+                match bearer {
                     Some(bearer) => request.header("Authorization", bearer),
                     None => request,
                 }
@@ -203,37 +256,58 @@ impl Http {
             }
             Payload::Post | Payload::Form(_) => {
                 let request = agent.post(&uri);
-                let request = match &bearer {
+                let request = match bearer {
                     Some(bearer) => request.header("Authorization", bearer),
                     None => request,
                 };
                 match payload {
                     Payload::Form(form) => request
                         .content_type("application/x-www-form-urlencoded")
+                        .config()
+                        .timeout_recv_response(Some(self.network.timeouts.sign_in))
+                        .build()
                         .send(form.reveal()),
                     _ => request.send_empty(),
                 }
             }
         };
-        let took = begun.elapsed().as_millis();
+        let took = begun.elapsed();
         let path = uri.path();
+        let limits = self.network.timeouts;
         match result {
             Ok(response) => {
-                let status = response.status().as_u16();
+                let (status, took) = (response.status().as_u16(), took.as_millis());
                 log::debug!("HTTP {status} in {took} ms from {host}{path}");
-                Ok(answer(response, host))
+                self.ways().entry(way).or_insert(Found::Answers);
+                Ok(answer(response, host, limits.silence))
             }
             Err(error) => {
-                let trouble = self.explain(&error, &uri, &host);
-                log::debug!("no answer in {took} ms from {host}{path}: {}", trouble.text);
-                Err(trouble)
+                let mut fault = no_answer(&error, &way, limits);
+                if is_dead_end(&error, took, limits) {
+                    fault.passing = false;
+                    self.note_dead_end(way, &fault);
+                }
+                log::debug!(
+                    "no answer in {} ms from {host}{path}: {}",
+                    took.as_millis(),
+                    fault.text
+                );
+                Err(fault)
             }
         }
     }
 
-    /// The agent for the way to `host`, made when it is first needed.
-    fn agent(&self, uri: &Uri, host: &str) -> Result<Agent, String> {
-        let route = self.route(uri, host)?;
+    /// Notes that a way leads nowhere, unless it has led somewhere in this run.
+    fn note_dead_end(&self, way: Way, fault: &NoAnswer) {
+        self.ways().entry(way).or_insert_with(|| Found::DeadEnd(fault.clone()));
+    }
+
+    fn ways(&self) -> MutexGuard<'_, HashMap<Way, Found>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent for a route, made when it is first needed.
+    fn agent(&self, route: Route) -> Result<Agent, String> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if self.shut.load(Ordering::Relaxed) {
             return Err("the run is over".to_owned());
@@ -241,122 +315,48 @@ impl Http {
         if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == route) {
             return Ok(agent.clone());
         }
-        let mut tls = TlsConfig::builder();
-        if route.tls {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let roots = RootCerts::Specific(self.roots()?);
-            tls = tls.unversioned_rustls_crypto_provider(provider).root_certs(roots);
-        }
-        let proxy = route.proxy.as_ref().map(ureq_proxy).transpose()?;
+        let Network { stores, own_roots, connections, timeouts, .. } = &self.network;
+        let tls = if route.tls {
+            Some(self.tls.get_or_init(|| trust::client_config(stores, own_roots)).clone()?)
+        } else {
+            None
+        };
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy)
-            .tls_config(tls.build())
+            .proxy(route.proxy.as_ref().map(ureq_proxy).transpose()?)
             .user_agent(concat!("wodle-office365/", env!("CARGO_PKG_VERSION")))
             .accept("application/json")
-            .max_idle_connections(self.connections)
-            .max_idle_connections_per_host(self.connections)
+            .max_idle_connections(*connections)
+            .max_idle_connections_per_host(*connections)
             .output_buffer_size(MOST_HEAD)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
+            .timeout_connect(Some(timeouts.connect))
+            .timeout_recv_response(Some(timeouts.silence))
+            .timeout_per_read(Some(timeouts.silence))
+            .timeout_per_write(Some(timeouts.silence))
             .build();
-        let agent = Agent::new_with_config(config);
+        let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let connector = connector.chain(TlsConnector(tls));
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         agents.push((route, agent.clone()));
         Ok(agent)
     }
 
-    fn route(&self, uri: &Uri, host: &str) -> Result<Route, String> {
+    /// How `uri` is reached.
+    fn route(&self, uri: &Uri) -> Result<(Route, Way), String> {
         let tls = uri.scheme_str() == Some("https");
+        let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let proxy = match &self.proxy {
+        let proxy = match &self.network.proxy {
             Some(proxy) => Some(proxy.clone()),
-            // The environment's is for the world: plain http goes to this machine only, and a proxy
-            // would see its secrets.
-            None if tls => self.environment.proxy_for(host, port)?,
-            None => None,
+            None => self.network.environment.proxy_for(tls, host, port)?,
         };
-        Ok(Route { tls, proxy })
+        // Plain http never leaves this machine, so neither by a proxy that is on another one.
+        let proxy = proxy.filter(|proxy| tls || proxy.is_local());
+        let way = Way::new(host, port, proxy.as_ref());
+        Ok((Route { tls, proxy }, way))
     }
-
-    /// The trusted roots, loaded once and only when a TLS connection is to be made.
-    fn roots(&self) -> Result<Arc<Vec<Certificate<'static>>>, String> {
-        self.roots.get_or_init(|| self.load_roots().map(Arc::new)).clone()
-    }
-
-    fn load_roots(&self) -> Result<Vec<Certificate<'static>>, String> {
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            log::warn!("trusted certificates: {error}");
-        }
-        let mut roots: Vec<_> =
-            native.certs.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
-        roots.extend(self.own_roots.iter().cloned());
-        if roots.is_empty() {
-            return Err("there is no trusted certificate on this machine: install the package \
-                        ca-certificates, or name a PEM bundle with ca_path"
-                .to_owned());
-        }
-        Ok(roots)
-    }
-
-    /// A fault of the connection in words: which host, what it means, what to do.
-    fn explain(&self, error: &ureq::Error, uri: &Uri, host: &str) -> NoAnswer {
-        let route = self.route(uri, host).ok().and_then(|route| route.proxy);
-        let via = match &route {
-            Some(proxy) => format!(" through the proxy {}:{}", proxy.host, proxy.port),
-            None => String::new(),
-        };
-        let (text, passing) = match error {
-            error if is_unresolved(error) => {
-                let name = route.as_ref().map_or(host, |proxy| proxy.host.as_str());
-                (format!("the name {name} can't be resolved: check DNS, or set proxy"), true)
-            }
-            ureq::Error::Timeout(phase) => {
-                let text = format!(
-                    "{host}{via} didn't answer in time ({phase}): check firewall and proxy"
-                );
-                (text, true)
-            }
-            ureq::Error::ConnectProxyFailed(status) => {
-                let text = format!(
-                    "the proxy refused to connect to {host}{via} ({status}): check its access \
-                     rules, and user and password in the option proxy"
-                );
-                // ureq hands over the proxy's status as text.
-                (text, !status.contains("407") && !status.contains("403"))
-            }
-            ureq::Error::Rustls(error) => (tls_text(host, &via, error), false),
-            // rustls's complaints during the handshake arrive wrapped.
-            ureq::Error::Io(error) if error.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => {
-                (tls_text(host, &via, error), false)
-            }
-            ureq::Error::Io(error) => {
-                (format!("the connection to {host}{via} failed: {error}"), true)
-            }
-            other => (format!("the connection to {host}{via} failed: {other}"), true),
-        };
-        NoAnswer { text, passing }
-    }
-}
-
-/// Whether a name has no address: the resolver's complaint has no kind of its own.
-fn is_unresolved(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::HostNotFound => true,
-        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
-        _ => false,
-    }
-}
-
-fn tls_text(host: &str, via: &str, error: &dyn std::error::Error) -> String {
-    format!(
-        "TLS with {host}{via} failed: {error}; if a proxy opens TLS, name its CA certificate with \
-         ca_path; else check this machine's clock and its package ca-certificates"
-    )
 }
 
 fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {
@@ -369,7 +369,7 @@ fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {
     builder.build().map_err(|_| format!("the proxy {host}:{} can't be used", proxy.port))
 }
 
-fn answer(response: Response<Body>, host: String) -> Answer {
+fn answer(response: Response<Body>, host: String, silence: Duration) -> Answer {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let date = header("Date").and_then(Timestamp::parse_http_date);
     let next_page = header("NextPageUri").map(str::trim).filter(|link| !link.is_empty());
@@ -388,5 +388,6 @@ fn answer(response: Response<Body>, host: String) -> Answer {
         retry_after,
         body: response.into_body(),
         host,
+        silence,
     }
 }

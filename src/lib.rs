@@ -8,6 +8,7 @@
 // Pure: no I/O, no clock. A reader or a path may be an argument.
 pub mod auth;
 pub mod bounded;
+pub mod certificate;
 pub mod cloud;
 pub mod config;
 pub mod content;
@@ -26,6 +27,7 @@ pub mod tokens;
 pub mod api;
 pub mod clock;
 pub mod collect;
+pub mod credentials;
 pub mod http;
 pub mod logging;
 pub mod output;

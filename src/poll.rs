@@ -2,6 +2,7 @@
 
 mod frame;
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,12 @@ use signal_hook::iterator::Signals;
 use self::frame::{Frame, lock, write_failed};
 use crate::api::Api;
 use crate::args::{ConfigSource, Misuse, PollOptions};
-use crate::auth::Credentials;
 use crate::clock::{Clock, local_now};
 use crate::collect::{Collection, Cycle, Halt, Report, TenantStart};
-use crate::config::{self, Config, Credential};
+use crate::config::{self, Config};
+use crate::credentials;
 use crate::error::Error;
-use crate::http::{Http, read_bundle};
+use crate::http::{Http, Network, Stores, Timeouts, read_bundle};
 use crate::logging;
 use crate::output::Output;
 use crate::proxy::Environment;
@@ -78,15 +79,7 @@ fn poll(
     let loaded = folder.load_state()?;
     let output = (!look).then_some(config.max_output);
     let mut frame = Frame::open(home, folder, lock, loaded, output)?;
-    let own_roots = match &config.ca_path {
-        None => Vec::new(),
-        Some(path) => read_bundle(&home.resolve(path)).map_err(|why| {
-            Error::Setup(format!("configuration: ca_path {} can't be used: {why}", path.display()))
-        })?,
-    };
-    let environment = Environment::from_lookup(|name| std::env::var(name).ok());
-    let http = Http::new(config.proxy.clone(), environment, own_roots, config.max_connections);
-    let http = Arc::new(http);
+    let http = Arc::new(Http::new(network(&config, home)?));
     let clock = Arc::new(Clock::new(frame.loaded.state.clock_offset));
     let tokens = Tokens::parse(&frame.folder.load_tokens());
     let tenants = start_tenants(&config, home, &mut frame.loaded.state, &tokens, clock.now());
@@ -124,7 +117,7 @@ fn poll(
     let tokens = take_down(report, &mut frame.loaded.state, &config, &clock);
     frame.close(turn)?;
     if !look {
-        let tokens = serde_json::to_vec(&tokens).map_err(io::Error::from);
+        let tokens = tokens.to_bytes().map_err(io::Error::from);
         if let Err(error) = tokens.and_then(|bytes| frame.folder.save_tokens(&bytes)) {
             log::warn!("the access tokens can't be kept for the next run: {error}");
         }
@@ -214,6 +207,29 @@ fn read_config(options: &PollOptions, home: &Home) -> Result<Config, Error> {
     config::parse(&path.display().to_string(), &bytes).map_err(Error::Config)
 }
 
+/// How the configuration, and the environment where that says nothing, has the network reached.
+fn network(config: &Config, home: &Home) -> Result<Network, Error> {
+    let own_roots = match &config.ca_path {
+        None => Vec::new(),
+        Some(path) => {
+            let unusable = |why: &dyn Display| {
+                let path = path.display();
+                Error::Setup(format!("configuration: ca_path {path} can't be used: {why}"))
+            };
+            let pem = home.read_bundle(&home.resolve(path)).map_err(|why| unusable(&why))?;
+            read_bundle(path, &pem).map_err(|why| unusable(&why))?
+        }
+    };
+    Ok(Network {
+        proxy: config.proxy.clone(),
+        environment: Environment::from_lookup(|name| std::env::var_os(name)),
+        stores: Stores::from_lookup(|name| std::env::var_os(name)),
+        own_roots,
+        connections: config.max_connections,
+        timeouts: Timeouts::default(),
+    })
+}
+
 /// Gathers what each configured tenant starts with; new streams get their start here, so that it
 /// is saved even if the sign-in fails.
 fn start_tenants(
@@ -243,13 +259,7 @@ fn start_tenants(
                 stream
             });
         }
-        let credentials = match &tenant.credential {
-            Credential::Secret(secret) => Ok(Credentials::ClientSecret(secret.clone())),
-            Credential::SecretFile(path) => home
-                .read_secret(&home.resolve(path))
-                .map(Credentials::ClientSecret)
-                .map_err(|error| format!("client_secret_path: {error}")),
-        };
+        let credentials = credentials::load(home, tenant, [local_now(), now]);
         let token = tokens.find(tenant, now);
         TenantStart { config: Arc::clone(tenant), credentials, token, state: kept, has_new_stream }
     };

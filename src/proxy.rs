@@ -3,6 +3,7 @@
 //! ureq would read the environment by itself, but silently goes direct where a variable is
 //! malformed; so the choice is made here, and a malformed value is an error.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
@@ -31,6 +32,9 @@ impl Proxy {
             Some(_) => return Err("only http:// proxies are supported"),
             None => url,
         };
+        if rest.contains(char::REPLACEMENT_CHARACTER) {
+            return Err("it is not UTF-8");
+        }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '?', '#']) {
             return Err("there is a path behind the port");
@@ -52,6 +56,13 @@ impl Proxy {
             }
         };
         Ok(Self { host: host.to_owned(), port: port.unwrap_or(80), login })
+    }
+
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback())
     }
 }
 
@@ -90,36 +101,45 @@ fn split_port(address: &str) -> Result<(&str, Option<u16>), &'static str> {
     Ok((host, port))
 }
 
-/// The proxy variables of the environment, read once at the start. Lower case wins, as with curl.
-/// Only those for https are of use: plain http goes to this machine only.
+/// The proxy variables of the environment, read once at the start. Lower case wins, as with curl,
+/// and an empty one counts as missing.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    proxy: Option<(&'static str, Secret)>,
+    https: Option<(&'static str, Secret)>,
+    http: Option<(&'static str, Secret)>,
     no_proxy: Vec<NoProxy>,
 }
 
 impl Environment {
     /// Picks the proxy variables out of `variable`, a look-up of the environment.
     #[must_use]
-    pub fn from_lookup(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
-        let proxy = names.into_iter().find_map(|name| {
-            let value = variable(name).filter(|value| !value.trim().is_empty())?;
-            Some((name, Secret::new(value.trim())))
-        });
-        let no_proxy = variable("no_proxy").or_else(|| variable("NO_PROXY"));
-        Self { proxy, no_proxy: NoProxy::list(&no_proxy.unwrap_or_default()) }
+    pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        // What is no UTF-8 gets a character that no part of a proxy's address may have.
+        let given = |name: &'static str| {
+            let value = variable(name)?;
+            let value = value.to_string_lossy();
+            let value = value.trim();
+            (!value.is_empty()).then(|| (name, Secret::new(value)))
+        };
+        let all = || given("all_proxy").or_else(|| given("ALL_PROXY"));
+        let no_proxy = given("no_proxy").or_else(|| given("NO_PROXY"));
+        Self {
+            https: given("https_proxy").or_else(|| given("HTTPS_PROXY")).or_else(all),
+            http: given("http_proxy").or_else(|| given("HTTP_PROXY")).or_else(all),
+            no_proxy: no_proxy.map(|(_, list)| NoProxy::list(list.reveal())).unwrap_or_default(),
+        }
     }
 
-    /// The proxy for a target; none where `NO_PROXY` names it or no variable is set.
+    /// The proxy for a target, by https if `tls`; none where `NO_PROXY` names it or no variable is
+    /// set.
     ///
     /// # Errors
     /// The variable whose value is malformed, and how.
-    pub fn proxy_for(&self, host: &str, port: u16) -> Result<Option<Proxy>, String> {
+    pub fn proxy_for(&self, tls: bool, host: &str, port: u16) -> Result<Option<Proxy>, String> {
         if self.no_proxy.iter().any(|entry| entry.matches(host, port)) {
             return Ok(None);
         }
-        let Some((name, url)) = &self.proxy else {
+        let Some((name, url)) = (if tls { &self.https } else { &self.http }) else {
             return Ok(None);
         };
         Proxy::parse(url.reveal()).map(Some).map_err(|why| {
@@ -207,7 +227,7 @@ mod tests {
     fn environment(variables: &[(&str, &str)]) -> Environment {
         Environment::from_lookup(|name| {
             let found = variables.iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| (*value).to_owned())
+            found.map(|(_, value)| OsString::from(value))
         })
     }
 
@@ -246,7 +266,7 @@ mod tests {
     #[test]
     fn the_environment_is_asked_and_never_ignored_when_malformed() {
         let host_of = |env: &Environment| {
-            env.proxy_for("manage.office.com", 443).map(|proxy| proxy.map(|proxy| proxy.host))
+            env.proxy_for(true, "manage.office.com", 443).map(|proxy| proxy.map(|proxy| proxy.host))
         };
         let env =
             environment(&[("HTTPS_PROXY", "http://upper:1"), ("https_proxy", "http://lower:1")]);
@@ -283,7 +303,7 @@ mod tests {
         ];
         for (list, host, direct) in table {
             let env = environment(&[("HTTPS_PROXY", "http://proxy:1"), ("NO_PROXY", list)]);
-            let proxy = env.proxy_for(host, 443).unwrap();
+            let proxy = env.proxy_for(true, host, 443).unwrap();
             assert_eq!(proxy.is_none(), direct, "{list} {host}");
         }
     }

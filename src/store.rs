@@ -9,19 +9,22 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, OFlags, StatxAttributes, StatxFlags, statx,
 };
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
-use crate::bounded::read_at_most;
+use crate::bounded::{read_at_most, read_secretly};
 use crate::content::ContentType;
 use crate::error::Error;
-use crate::secret::Secret;
 use crate::state::{BadState, State};
 use crate::timestamp::Timestamp;
 
 /// The largest configuration that is read: some 500 tenants fit many times.
 const MOST_CONFIG: u64 = 16 << 20;
 
-/// The largest file with a secret.
+/// The largest file with a secret, a key or a certificate of our own.
 const MOST_SECRET: u64 = 64 << 10;
+
+/// The largest bundle of trusted certificates: a system's own has a quarter of a megabyte.
+const MOST_BUNDLE: u64 = 16 << 20;
 
 /// The largest state or token file that is read.
 const MOST_STATE: u64 = 1 << 30;
@@ -88,29 +91,43 @@ impl Home {
     ///
     /// # Errors
     /// It can't be read or is refused; the text names the remedy.
-    pub fn read_config(&self, path: &Path) -> Result<Vec<u8>, Error> {
+    pub fn read_config(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
         self.read_checked(path, 0o002, MOST_CONFIG)
     }
 
-    /// Reads a file that holds a secret, and trims white space around it.
+    /// Reads a file that holds a secret or a private key.
     ///
     /// Refused when everyone may read it, or anyone but its rightful owner may write it.
     ///
     /// # Errors
-    /// It can't be read, is refused, is empty or no text; the text names the remedy.
-    pub fn read_secret(&self, path: &Path) -> Result<Secret, Error> {
-        let bytes = self.read_checked(path, 0o006, MOST_SECRET)?;
-        let text = String::from_utf8(bytes).ok();
-        let text =
-            text.map(|text| text.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']).to_owned());
-        match text {
-            Some(text) if !text.is_empty() => Ok(Secret::new(text)),
-            Some(_) => Err(Error::Setup(format!("{} is empty", path.display()))),
-            None => Err(Error::Setup(format!("{} is not UTF-8 text", path.display()))),
-        }
+    /// It can't be read or is refused; the text names the remedy.
+    pub fn read_private(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.read_checked(path, 0o006, MOST_SECRET)
     }
 
-    fn read_checked(&self, path: &Path, forbidden: u32, most: u64) -> Result<Vec<u8>, Error> {
+    /// Reads a file with a certificate of our own, which anyone may read.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn read_certificate(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let bytes = open_regular(path).and_then(|file| read_at_most(file, MOST_SECRET));
+        bytes.map_err(|error| Error::Setup(format!("{} can't be read: {error}", path.display())))
+    }
+
+    /// Reads a file with certificates to trust, which is checked as the configuration is.
+    ///
+    /// # Errors
+    /// It can't be read or is refused; the text names the remedy.
+    pub fn read_bundle(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.read_checked(path, 0o002, MOST_BUNDLE)
+    }
+
+    fn read_checked(
+        &self,
+        path: &Path,
+        forbidden: u32,
+        most: u64,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let name = path.display();
         let unreadable = |error| Error::Setup(format!("{name} can't be read: {error}"));
         let file = open_regular(path).map_err(unreadable)?;
@@ -135,7 +152,7 @@ impl Home {
                 return refused("a group other than that of HOME/etc may write to it", "chmod g-w");
             }
         }
-        read_at_most(file, most).map_err(unreadable)
+        read_secretly(file, most).map_err(unreadable)
     }
 
     /// Our own folder, made if it is missing, and tightened if it is open to others.
@@ -177,8 +194,8 @@ fn open_regular(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// It can't be read or is too large.
-pub fn read_stdin() -> Result<Vec<u8>, Error> {
-    read_at_most(io::stdin().lock(), MOST_CONFIG).map_err(|error| {
+pub fn read_stdin() -> Result<Zeroizing<Vec<u8>>, Error> {
+    read_secretly(io::stdin().lock(), MOST_CONFIG).map_err(|error| {
         Error::Setup(format!("the configuration can't be read from stdin: {error}"))
     })
 }
@@ -359,9 +376,9 @@ impl Folder {
     /// The tokens kept from earlier runs; none where the file can't be used: they are only saved
     /// requests.
     #[must_use]
-    pub fn load_tokens(&self) -> Vec<u8> {
+    pub fn load_tokens(&self) -> Zeroizing<Vec<u8>> {
         let file = open_regular(&self.path.join(TOKENS));
-        file.and_then(|file| read_at_most(file, MOST_STATE)).unwrap_or_default()
+        file.and_then(|file| read_secretly(file, MOST_STATE)).unwrap_or_default()
     }
 
     /// Replaces the kept tokens.

@@ -2,6 +2,7 @@
 //! client id or origin is another token.
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::auth::RENEW_BEFORE;
 use crate::config::Tenant;
@@ -27,11 +28,11 @@ struct Entry {
     management: String,
     tid: Option<String>,
     expires: Timestamp,
-    token: String,
+    token: Zeroizing<String>,
 }
 
 /// The kept tokens.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct Tokens(Vec<Entry>);
 
 impl Tokens {
@@ -40,6 +41,24 @@ impl Tokens {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_default()
+    }
+
+    /// The file's contents.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn to_bytes(&self) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+        // With room for everything: what grows leaves what it held behind.
+        let size = |entry: &Entry| {
+            let Entry { tenant_id, client_id, login, management, tid, expires: _, token } = entry;
+            let tid = tid.as_deref().unwrap_or_default();
+            let texts = [tenant_id, client_id, login, management, tid, token];
+            256 + texts.map(|text| text.len() * 6).iter().sum::<usize>()
+        };
+        let mut bytes =
+            Zeroizing::new(Vec::with_capacity(2 + self.0.iter().map(size).sum::<usize>()));
+        serde_json::to_writer(&mut *bytes, &self.0)?;
+        Ok(bytes)
     }
 
     /// The token of a tenant's sign-in, if it can still be used at `now`.
@@ -54,7 +73,7 @@ impl Tokens {
         let good = entry.expires.since(now) > RENEW_BEFORE
             && entry.token.bytes().all(|b| b.is_ascii_graphic());
         good.then(|| KeptToken {
-            token: Secret::new(entry.token.as_str()),
+            token: entry.token.clone().into(),
             tid: entry.tid.clone(),
             expires: entry.expires,
         })
@@ -69,7 +88,7 @@ impl Tokens {
             management: tenant.management.clone(),
             tid: kept.tid.clone(),
             expires: kept.expires,
-            token: kept.token.reveal().to_owned(),
+            token: Zeroizing::new(kept.token.reveal().to_owned()),
         });
     }
 }
@@ -92,7 +111,7 @@ mod tests {
         let mut tokens = Tokens::default();
         let kept = KeptToken { token: Secret::new("abc"), tid: Some("x".to_owned()), expires };
         tokens.keep(&tenant("c"), &kept);
-        let tokens = Tokens::parse(&serde_json::to_vec(&tokens).unwrap());
+        let tokens = Tokens::parse(&tokens.to_bytes().unwrap());
         let found =
             |client_id: &str, now| tokens.find(&tenant(client_id), Timestamp::from_unix(now));
         assert_eq!(found("c", 9_699).unwrap().token.reveal(), "abc");

@@ -1,5 +1,6 @@
 //! Fetching a blob: from its first byte to what came of it.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -118,7 +119,12 @@ impl Collector {
             SplitError::Malformed(at) => {
                 Trouble::passing(format!("the content is damaged at byte {at}"))
             }
-            SplitError::Read(error) => Trouble::passing(format!("the content broke off: {error}")),
+            SplitError::Read(error) => {
+                let text = format!("the content broke off: {error}");
+                // A stall has cost its time once.
+                let stalled = error.kind() == io::ErrorKind::TimedOut;
+                if stalled { Trouble::refused(text) } else { Trouble::passing(text) }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use office365_simulator::{Blob, Builder, CONTENT_TYPES, Call, Request, Simulator, Tenant};
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use crate::host::{Host, Options};
+use crate::leaks::{self, Secrets};
 
 pub(crate) const TENANT: &str = "a1b2c3d4-0000-4000-8000-000000000001";
 pub(crate) const CLIENT: &str = "c1b2c3d4-0000-4000-8000-00000000000c";
@@ -34,7 +35,19 @@ pub(crate) struct Site {
     /// All runs of a site have one parent, as under Wazuh.
     host: OnceLock<Host>,
     pub(crate) simulator: Simulator,
+    /// What is secret in it, and what the hosts that are gone have heard of its runs.
+    secrets: Mutex<Secrets>,
+    said: Mutex<Vec<u8>>,
     home: TempDir,
+}
+
+impl Drop for Site {
+    /// No test ends well in which a secret got out.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.leaks(), [""; 0]);
+        }
+    }
 }
 
 impl Site {
@@ -51,7 +64,8 @@ impl Site {
         for folder in ["etc", "logs", "var/wodles", "queue/sockets"] {
             fs::create_dir_all(home.path().join(folder)).unwrap();
         }
-        let site = Self { host: OnceLock::new(), simulator, home };
+        let (host, secrets, said) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        let site = Self { host, simulator, secrets, said, home };
         site.configure("<only_future_events>no</only_future_events>");
         site
     }
@@ -109,6 +123,7 @@ impl Site {
     }
 
     pub(crate) fn write_config(&self, text: &str) {
+        self.secrets.lock().unwrap().of_config(text);
         write_file(&self.config(), text.as_bytes(), 0o640);
     }
 
@@ -134,13 +149,32 @@ impl Site {
     /// Wazuh is restarted, whatever it still held: the next run has another parent.
     pub(crate) fn restart_wazuh(&mut self) {
         if let Some(host) = self.host.take() {
+            self.said.lock().unwrap().extend(host.said());
             host.kill();
         }
     }
 
     /// A run of a command that was changed.
     pub(crate) fn run(&self, command: &Command) -> Run {
+        for (_, value) in command.get_envs() {
+            let value = value.and_then(|value| value.to_str()).unwrap_or_default();
+            self.secrets.lock().unwrap().of_proxy(value);
+        }
         self.host().run(command)
+    }
+
+    /// Where a secret of the site has got to that is to be nowhere.
+    pub(crate) fn leaks(&self) -> Vec<String> {
+        let mut secrets = self.secrets.lock().unwrap();
+        for entry in fs::read_dir(self.path("etc")).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with("secret") || name.ends_with("key") {
+                secrets.of_file(&fs::read(entry.path()).unwrap_or_default());
+            }
+        }
+        let mut said = self.said.lock().unwrap().clone();
+        said.extend(self.host.get().map(Host::said).unwrap_or_default());
+        leaks::search(self, &mut secrets, &said)
     }
 
     /// One run.

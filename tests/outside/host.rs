@@ -113,6 +113,7 @@ pub(crate) struct Host {
     pid: Pid,
     control: UnixStream,
     reports: Mutex<Receiver<Report>>,
+    said: Mutex<Vec<u8>>,
 }
 
 impl Host {
@@ -142,6 +143,7 @@ impl Host {
             process: Mutex::new(process),
             control,
             reports: Mutex::new(reports),
+            said: Mutex::default(),
         }
     }
 
@@ -203,6 +205,23 @@ impl Host {
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// All that its runs have said so far, but for Microsoft's records.
+    pub(crate) fn said(&self) -> Vec<u8> {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Keeps the lines of an output that are no records.
+    fn hear(&self, output: &[u8]) {
+        let is_record = |line: &&[u8]| {
+            let inner = line.strip_prefix(br#"{"integration":"office365","office365":{"#);
+            inner.is_some_and(|inner| !inner.starts_with(br#""actor":"wazuh""#))
+        };
+        let mut said = self.said.lock().unwrap();
+        for line in output.split_inclusive(|b| *b == b'\n').filter(|line| !is_record(line)) {
+            said.extend(line);
+        }
     }
 
     /// Kills the host alone: a child of it that is running is an orphan then.
@@ -272,6 +291,7 @@ impl Running<'_> {
         match next(&self.reports, "the run doesn't end") {
             Report::Ended { code, signal, output, .. } => {
                 self.over = true;
+                self.host.hear(&output);
                 Run { output, code, signal }
             }
             _ => panic!("a run's pid is followed by its end"),

@@ -1,6 +1,7 @@
 //! The binary from outside: run as Wazuh's command wodle runs it, against the simulator.
 
 mod api;
+mod certificates;
 mod collecting;
 mod configuration;
 mod crash;
@@ -10,8 +11,11 @@ mod faults;
 mod handover;
 mod harness;
 mod host;
+mod leaks;
 mod manners;
-mod network;
 mod notices;
 mod parallel;
+mod proxies;
 mod resuming;
+mod tenants;
+mod trust;

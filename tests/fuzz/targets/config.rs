@@ -110,6 +110,9 @@ fn check(config: &Config) {
                 assert!(!secret.is_empty() && secret.trim() == secret);
             }
             Credential::SecretFile(path) => assert!(!path.as_os_str().is_empty()),
+            Credential::Certificate { certificate, key } => {
+                assert!(!certificate.as_os_str().is_empty() && !key.as_os_str().is_empty());
+            }
         }
         check_origin(&tenant.login);
         check_origin(&tenant.management);

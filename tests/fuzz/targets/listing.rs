@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wodle_office365::auth::{Credentials, classify_login, parse_grant};
-use wodle_office365::content::{ContentType, Hidden, classify, parse_listing, parse_subscriptions};
+use wodle_office365::auth::{Credentials, TokenRequest, classify_login, parse_grant};
+use wodle_office365::content::{ContentType, classify, parse_listing, parse_subscriptions};
 use wodle_office365::secret::Secret;
 use wodle_office365::state::{
     BadState, ClockReading, Modulesd, Queue, RunEnd, State, Stream, edge_margin,
@@ -87,24 +87,27 @@ fn check_grant(body: &[u8]) {
 /// Error answers that show us our own secret, in several spellings.
 fn check_refusals(body: &[u8], status: u16) {
     let credentials = Credentials::ClientSecret(Secret::new(MARKER));
-    let hidden = credentials.hidden();
+    let now = Timestamp::from_unix(0);
+    let request = TokenRequest::new("c", "https://m", "https://l", &credentials, now);
+    let request = request.expect("nothing is to be signed");
+    let hidden = request.hidden();
     let json = serde_json::Value::from(MARKER).to_string();
     let json = json.trim_matches('"').to_owned();
     let escaped: String = MARKER.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
     let wrapped = MARKER.replace(' ', "\r\n");
-    let form = hidden[1].reveal();
+    let form = hidden.0[1].reveal();
     for spelling in [MARKER, json.as_str(), escaped.as_str(), wrapped.as_str(), form] {
         let (body, replaced) = replace(body, PLACEHOLDER.as_bytes(), spelling.as_bytes());
-        let refusal = classify(status, &body, Hidden(&hidden));
+        let refusal = classify(status, &body, hidden);
         assert!(refusal.code.chars().count() <= 501 && refusal.message.chars().count() <= 501);
         check_words(&refusal.to_string());
-        let login = classify_login(status, &body, Hidden(&hidden));
+        let login = classify_login(status, &body, hidden);
         check_words(&login.text);
         if !replaced {
             return;
         }
         for text in [&refusal.to_string(), &login.text] {
-            for secret in &hidden {
+            for secret in hidden.0 {
                 assert!(!text.contains(secret.reveal()), "{text}");
             }
         }

@@ -34,6 +34,7 @@ mod tenant;
 pub mod tls;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -54,7 +55,7 @@ struct Readme;
 /// The two hosts, running. They stop when it is dropped.
 pub struct Simulator {
     shared: SharedRef,
-    _server: Server,
+    server: Server,
 }
 
 impl std::fmt::Debug for Simulator {
@@ -83,6 +84,19 @@ impl Simulator {
     #[must_use]
     pub fn management_url(&self) -> String {
         self.shared.management_url.clone()
+    }
+
+    /// Where the login host and the management host listen, whatever names they are
+    /// [known by](Builder::known_as).
+    #[must_use]
+    pub fn addresses(&self) -> [SocketAddr; 2] {
+        self.server.addresses
+    }
+
+    /// All access tokens that are still good, or have ended less than a day ago.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<String> {
+        self.shared.state().tokens.keys().cloned().collect()
     }
 
     /// The simulator's clock. It decides `Date`, windows, late blobs and all kinds of expiry.
@@ -219,6 +233,7 @@ pub struct Builder {
     tls: Option<Arc<ServerConfig>>,
     login_port: u16,
     management_port: u16,
+    origins: Option<(String, String)>,
 }
 
 impl Default for Builder {
@@ -232,6 +247,7 @@ impl Default for Builder {
             tls: None,
             login_port: 0,
             management_port: 0,
+            origins: None,
         }
     }
 }
@@ -293,6 +309,15 @@ impl Builder {
         self
     }
 
+    /// The origins of the login host and the management host as clients know them (such as
+    /// `https://login.microsoftonline.com`), where something between leads these to the simulator;
+    /// its addresses on loopback, if not said.
+    #[must_use]
+    pub fn known_as(mut self, login: &str, management: &str) -> Self {
+        self.origins = Some((login.to_owned(), management.to_owned()));
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -301,9 +326,10 @@ impl Builder {
         let login = server::bind(self.login_port)?;
         let management = server::bind(self.management_port)?;
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let urls = (format!("{scheme}://{}", login.1), format!("{scheme}://{}", management.1));
+        let own = || (format!("{scheme}://{}", login.1), format!("{scheme}://{}", management.1));
+        let urls = self.origins.clone().unwrap_or_else(own);
         let shared = Arc::new(Shared::new(urls, &self));
         let server = Server::start(Arc::clone(&shared), login, management, self.tls.as_ref())?;
-        Ok(Simulator { shared, _server: server })
+        Ok(Simulator { shared, server })
     }
 }

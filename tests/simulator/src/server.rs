@@ -27,7 +27,7 @@ enum Host {
 /// The running threads; stops them when dropped.
 pub(crate) struct Server {
     shared: SharedRef,
-    addresses: [SocketAddr; 2],
+    pub(crate) addresses: [SocketAddr; 2],
     acceptors: Vec<JoinHandle<()>>,
     open: Arc<Mutex<Open>>,
 }

@@ -1,0 +1,203 @@
+//! What ureq and rustls complain of, in words for the administrator: which host, what it means, what
+//! to do; and whether another try in the same run may help.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::CertificateError;
+use ureq::{Error, Timeout};
+
+use super::{NoAnswer, Timeouts};
+use crate::content::excerpt;
+use crate::proxy::Proxy;
+
+/// Where a request was to go, and by which way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Host and port of the proxy.
+    pub(super) proxy: Option<(String, u16)>,
+}
+
+impl Way {
+    pub(super) fn new(host: &str, port: u16, proxy: Option<&Proxy>) -> Self {
+        let proxy = proxy.map(|proxy| (proxy.host.clone(), proxy.port));
+        Self { host: host.to_owned(), port, proxy }
+    }
+
+    fn via(&self) -> String {
+        match &self.proxy {
+            Some((host, port)) => format!(" through the proxy {host}:{port}"),
+            None => String::new(),
+        }
+    }
+}
+
+/// Whether there is no other end: a name that it takes the time of a timeout to find no address for,
+/// or a connection that doesn't come about. It would cost that time again for everyone who tries.
+pub(super) fn is_dead_end(error: &Error, took: Duration, limits: Timeouts) -> bool {
+    match error {
+        Error::Timeout(Timeout::Connect) => true,
+        error => is_unresolved(error) && took * 2 >= limits.connect,
+    }
+}
+
+/// Whether a name has no address: the resolver's complaint has no kind of its own.
+fn is_unresolved(error: &Error) -> bool {
+    match error {
+        Error::HostNotFound => true,
+        Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
+        _ => false,
+    }
+}
+
+/// A request that got no answer, in words.
+pub(super) fn no_answer(error: &Error, way: &Way, limits: Timeouts) -> NoAnswer {
+    let Way { host, port, proxy } = way;
+    let via = way.via();
+    let (text, passing) = match error {
+        error if is_unresolved(error) => {
+            let text = match proxy {
+                Some((proxy, _)) => format!(
+                    "the name of the proxy {proxy} can't be resolved: check DNS and the option \
+                     proxy"
+                ),
+                None => format!("the name {host} can't be resolved: check DNS, or set proxy"),
+            };
+            (text, true)
+        }
+        Error::Timeout(phase) => (out_of_time(*phase, way, limits), false),
+        Error::ConnectProxyFailed(why) => proxy_refused(why, way),
+        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => (tls(error, host, &via), false),
+            None => (broken_connection(error, way), true),
+        },
+        Error::Protocol(error) => {
+            let text = format!("what {host}{via} answers is no HTTP ({error}): check the port");
+            (text, true)
+        }
+        other => (format!("the connection to {host}:{port}{via} failed: {other}"), true),
+    };
+    NoAnswer { text, passing }
+}
+
+/// What takes too long is not tried again in the same run: it would take as long again.
+fn out_of_time(phase: Timeout, way: &Way, limits: Timeouts) -> String {
+    let Way { host, port, proxy } = way;
+    let via = way.via();
+    match phase {
+        Timeout::Resolve | Timeout::Connect => {
+            let what = match proxy {
+                Some(_) => "is the proxy right, is it up, and may it connect there?",
+                None => "does a firewall drop it? If this machine needs a proxy, set proxy",
+            };
+            format!(
+                "no connection to {host}:{port}{via} within {} s: {what}",
+                limits.connect.as_secs()
+            )
+        }
+        Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => format!(
+            "{host}{via} didn't take the request within {} s: check firewall and proxy",
+            limits.silence.as_secs()
+        ),
+        _ => format!(
+            "{host}{via} took the request, but didn't answer in time: check firewall and proxy, and \
+             Microsoft's service health; the next run asks again"
+        ),
+    }
+}
+
+fn proxy_refused(why: &str, way: &Way) -> (String, bool) {
+    let Way { host, port, proxy } = way;
+    let (proxy, proxy_port) = proxy.as_ref().map_or(("", 0), |(host, port)| (host, *port));
+    let proxy = format!("the proxy {proxy}:{proxy_port}");
+    // ureq hands over the proxy's status as text: "proxy server responded 407/407".
+    let status: Option<u16> = why.rsplit_once('/').and_then(|(_, status)| status.parse().ok());
+    match status {
+        Some(407) => {
+            let text = format!(
+                "{proxy} wants a user and a password that it knows (HTTP 407): set proxy to \
+                 http://user:password@host:port, with % and what is special in an address \
+                 percent-encoded; it must take the method Basic"
+            );
+            (text, false)
+        }
+        Some(status @ (502..=504)) => {
+            let text = format!(
+                "{proxy} can't reach {host}:{port} (HTTP {status}): check the proxy's own DNS and \
+                 its way to the internet"
+            );
+            (text, true)
+        }
+        Some(status) => {
+            let text = format!(
+                "{proxy} refuses to connect to {host}:{port} (HTTP {status}): allow this machine \
+                 that host in the proxy's rules"
+            );
+            (text, matches!(status, 408 | 429 | 500..))
+        }
+        None => {
+            let text = format!(
+                "{proxy} broke off when asked to connect to {host}:{port}: is it an HTTP proxy, and \
+                 its port the right one?"
+            );
+            (text, true)
+        }
+    }
+}
+
+fn broken_connection(error: &io::Error, way: &Way) -> String {
+    let Way { host, port, proxy } = way;
+    let via = way.via();
+    let peer = match proxy {
+        Some((proxy, port)) => format!("the proxy {proxy}:{port}"),
+        None => format!("{host}:{port}"),
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            let what = match proxy {
+                Some(_) => "is it up, and is its port right?",
+                None => "does a firewall reject it? If this machine needs a proxy, set proxy",
+            };
+            format!("{peer} refuses the connection: {what}")
+        }
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => format!(
+            "there is no way to {peer} ({error}): check this machine's network{}",
+            if proxy.is_none() { ", or set proxy" } else { "" }
+        ),
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => format!(
+            "the connection to {host}:{port}{via} was cut before an answer came ({error}): if this \
+             lasts, look for a firewall or proxy that cuts it"
+        ),
+        _ => format!("the connection to {host}:{port}{via} failed: {error}"),
+    }
+}
+
+fn tls(error: &rustls::Error, host: &str, via: &str) -> String {
+    match error {
+        // The verifier's own words, with what to do.
+        rustls::Error::InvalidCertificate(CertificateError::Other(why)) => {
+            format!("TLS with {host}{via} failed: {}", why.0)
+        }
+        other => format!(
+            "TLS with {host}{via} failed: {}; is there a proxy or firewall between that opens or \
+             cuts TLS? If so, name its CA certificate with ca_path",
+            excerpt(&other.to_string())
+        ),
+    }
+}
+
+/// Whether a body stalled, wherever in the chain of readers that was noticed.
+pub(super) fn is_stall(error: &io::Error) -> bool {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::Timeout(_)) => true,
+        Some(Error::Io(error) | Error::Decompress(_, error)) => is_stall(error),
+        _ => false,
+    }
+}

@@ -1,0 +1,121 @@
+//! Each phase of a request has its own limit, and its own words when that is over.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+
+/// Nothing in here waits for longer.
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_secs(1);
+
+/// A host that sends `says` to whoever has sent it a request, and then nothing more.
+fn host(says: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        // Whoever has come stays connected.
+        let mut all = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            if !says.is_empty() && matches!(stream.read(&mut request), Ok(1..)) {
+                stream.write_all(says).unwrap();
+            }
+            all.push(stream);
+        }
+    });
+    address
+}
+
+fn http(timeouts: Timeouts) -> Http {
+    Http::new(Network { connections: 1, timeouts, ..Network::default() })
+}
+
+fn refused(result: Result<Answer, NoAnswer>) -> NoAnswer {
+    result.map(drop).unwrap_err()
+}
+
+#[test]
+fn an_answer_that_does_not_begin() {
+    let silent = host(b"");
+    let text = "127.0.0.1 took the request, but didn't answer in time: check firewall and proxy, \
+                and Microsoft's service health; the next run asks again";
+    let expected = NoAnswer { text: text.to_owned(), passing: false };
+    let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
+    let url = format!("http://{silent}/");
+    assert_eq!(refused(http(limits).send(&url, None, Payload::Get)), expected);
+    // A sign-in has a limit of its own.
+    let limits = Timeouts { connect: LONG, sign_in: SHORT, silence: LONG };
+    let form = Secret::new("a=b");
+    assert_eq!(refused(http(limits).send(&url, None, Payload::Form(&form))), expected);
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_is_tried_once_in_a_run() {
+    // It is there, but speaks no TLS.
+    let silent = host(b"");
+    let limits = Timeouts { connect: SHORT, sign_in: LONG, silence: LONG };
+    let (ca, _) = office365_simulator::tls::ca_and_server(&["127.0.0.1"]);
+    let own_roots = read_bundle("p".as_ref(), ca.as_bytes()).unwrap();
+    let network = Network { connections: 1, own_roots, timeouts: limits, ..Network::default() };
+    let http = Http::new(network);
+    let url = format!("https://{silent}/");
+    let text = format!(
+        "no connection to {silent} within 1 s: does a firewall drop it? If this machine needs a \
+         proxy, set proxy"
+    );
+    let expected = NoAnswer { text, passing: false };
+    for _ in 0..2 {
+        assert_eq!(refused(http.send(&url, None, Payload::Get)), expected);
+        assert_eq!(http.requests(), 1);
+    }
+}
+
+#[test]
+fn a_host_that_has_answered_before_is_no_dead_end() {
+    let url = format!("http://{}/", host(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"));
+    let http = http(Timeouts::default());
+    assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+    let uri: Uri = url.parse().unwrap();
+    let (_, way) = http.route(&uri).unwrap();
+    let fault = NoAnswer { text: String::new(), passing: false };
+    http.note_dead_end(way, &fault);
+    assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+}
+
+#[test]
+fn a_body_that_stalls() {
+    let gzip_head: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 99\r\n\r\n\
+                             \x1f\x8b\x08\0\0\0\0\0\0\xff";
+    let plain: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[{";
+    let chunked: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[{\r\n";
+    let (sender, results) = mpsc::channel();
+    for says in [gzip_head, plain, chunked] {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
+            let url = format!("http://{}/", host(says));
+            let answer = http(limits).send(&url, None, Payload::Get).unwrap();
+            sender.send(answer.read(1000).unwrap_err()).unwrap();
+        });
+    }
+    let text = "the answer of 127.0.0.1 broke off: it has stalled, nothing came for 1 s".to_owned();
+    let expected = NoAnswer { text, passing: false };
+    assert_eq!(results.iter().take(3).collect::<Vec<_>>(), [(); 3].map(|()| expected.clone()));
+}
+
+#[test]
+fn what_is_no_http_or_ends_too_soon_may_go_better_the_next_time() {
+    for (says, text) in [
+        (&b"SSH-2.0-OpenSSH_9.6\r\n\r\n"[..], "what 127.0.0.1 answers is no HTTP ("),
+        (b"HTTP/1.1 200 OK\r\n", "127.0.0.1 took the request, but didn't answer in time"),
+    ] {
+        let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
+        let url = format!("http://{}/", host(says));
+        let fault = refused(http(limits).send(&url, None, Payload::Get));
+        assert!(fault.text.starts_with(text), "{fault:?}");
+    }
+}

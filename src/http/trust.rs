@@ -1,0 +1,314 @@
+//! Whose certificates are believed: the system's store, or what SSL_CERT_FILE and SSL_CERT_DIR name in
+//! its place, and those of `ca_path`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
+
+use crate::certificate::Certificate;
+use crate::timestamp::Timestamp;
+
+/// The stores that the environment names in the place of the system's.
+#[derive(Clone, Debug, Default)]
+pub struct Stores {
+    file: Option<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl Stores {
+    /// Picks SSL_CERT_FILE and SSL_CERT_DIR out of `variable`, a look-up of the environment.
+    #[must_use]
+    pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let folders = given("SSL_CERT_DIR").unwrap_or_default();
+        Self {
+            file: given("SSL_CERT_FILE").map(PathBuf::from),
+            folders: std::env::split_paths(&folders)
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .collect(),
+        }
+    }
+
+    /// The certificates in the stores.
+    fn load(&self) -> Result<CertificateResult, String> {
+        if self.file.is_none() && self.folders.is_empty() {
+            return Ok(load_native_certs());
+        }
+        let mut all = CertificateResult::default();
+        let files = self.file.iter().map(|file| ("SSL_CERT_FILE", file.as_path(), true));
+        let folders = self.folders.iter().map(|folder| ("SSL_CERT_DIR", folder.as_path(), false));
+        for (variable, path, is_file) in files.chain(folders) {
+            let names = || format!("the environment variable {variable} names {}", path.display());
+            // Opened here as well: what is no file of certificates is no fault of a folder.
+            let opened = if is_file {
+                std::fs::File::open(path).map(drop)
+            } else {
+                path.read_dir().map(drop)
+            };
+            opened.map_err(|error| format!("{}, which can't be read: {error}", names()))?;
+            let mut found = if is_file {
+                load_certs_from_paths(Some(path), None)
+            } else {
+                load_certs_from_paths(None, Some(path))
+            };
+            if is_file && found.certs.is_empty() {
+                return Err(format!("{}, which holds no PEM certificate", names()));
+            }
+            all.certs.append(&mut found.certs);
+            all.errors.append(&mut found.errors);
+        }
+        // The file is often in the folder, too.
+        all.certs.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        all.certs.dedup();
+        Ok(all)
+    }
+}
+
+/// Reads the bundle that `ca_path` names; `path` is for messages.
+///
+/// # Errors
+/// It holds no certificate that can be used.
+pub fn read_bundle(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let (mut usable, mut all) = (Vec::new(), 0);
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        all += 1;
+        if let Ok(certificate) = certificate
+            && RootCertStore::empty().add(certificate.clone()).is_ok()
+        {
+            usable.push(certificate.into_owned());
+        }
+    }
+    match (usable.len(), all) {
+        (_, 0) => return Err("it holds no PEM certificate".to_owned()),
+        (0, _) => return Err(format!("of the {all} certificates in it none can be used")),
+        (good, _) if good < all => {
+            log::warn!(
+                "ca_path {}: {} of {all} certificates can't be used",
+                path.display(),
+                all - good
+            );
+        }
+        _ => {}
+    }
+    Ok(usable)
+}
+
+/// What TLS connections begin with: trust in `stores` and in the certificates of `own`.
+///
+/// # Errors
+/// There is nothing to trust; the text says what to do.
+pub(super) fn client_config(
+    stores: &Stores,
+    own: &[CertificateDer<'static>],
+) -> Result<Arc<ClientConfig>, String> {
+    let found = stores.load()?;
+    for error in &found.errors {
+        log::warn!("trusted certificates: {error}");
+    }
+    let mut roots = RootCertStore::empty();
+    let (usable, unusable) = roots.add_parsable_certificates(found.certs);
+    if unusable > 0 {
+        log::warn!(
+            "trusted certificates: {unusable} of the system's {} can't be used",
+            usable + unusable
+        );
+    }
+    roots.add_parsable_certificates(own.iter().cloned());
+    if roots.is_empty() {
+        return Err("there is no trusted certificate on this machine: install the package \
+                    ca-certificates, or name a PEM bundle with ca_path"
+            .to_owned());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { inner, has_own: !own.is_empty() }))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// rustls's own verifier; of a certificate that it refuses the error says whose it is.
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<WebPkiServerVerifier>,
+    has_own: bool,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        verified.map_err(|error| {
+            let Error::InvalidCertificate(why) = error else {
+                return error;
+            };
+            let refused = Refused(refusal(&why, end_entity, intermediates, self.has_own));
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Why a certificate was refused, and what to do.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn refusal(
+    why: &CertificateError,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    has_own: bool,
+) -> String {
+    let issuer = |der: &CertificateDer<'_>| {
+        Certificate::parse(der).map_or_else(|| "(unreadable)".to_owned(), |read| read.issuer)
+    };
+    let first = issuer(end_entity);
+    let mut issued = format!("issued by \"{first}\"");
+    if let Some(last) = intermediates.last().map(issuer).filter(|last| *last != first) {
+        issued = format!("{issued} below \"{last}\"");
+    }
+    let time =
+        |time: &UnixTime| Timestamp::from_unix(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    let fault = match why {
+        CertificateError::UnknownIssuer => "whom this machine doesn't trust".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("has expired, at {}", time(not_after))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("is not valid before {}", time(not_before))
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!("is for {}", crate::content::excerpt(&presented.join(", ")))
+        }
+        other => format!("can't be used ({other:?})"),
+    };
+    let ca = if has_own {
+        "add its CA certificate to the file of ca_path"
+    } else {
+        "name its CA certificate with ca_path"
+    };
+    let other = match why {
+        CertificateError::UnknownIssuer => "update the package ca-certificates",
+        CertificateError::ExpiredContext { .. } | CertificateError::NotValidYetContext { .. } => {
+            "set this machine's clock (NTP)"
+        }
+        _ => "check login_url, management_url and this machine's DNS",
+    };
+    format!(
+        "its certificate, {issued}, {fault}; if this is a proxy that opens TLS, {ca}; else {other}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stores(variables: &[(&str, &str)]) -> Stores {
+        Stores::from_lookup(|name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn what_the_environment_names_takes_the_systems_place() {
+        let named = stores(&[("SSL_CERT_FILE", "/a"), ("SSL_CERT_DIR", "/b::/c")]);
+        assert_eq!(named.file, Some(PathBuf::from("/a")));
+        assert_eq!(named.folders, [PathBuf::from("/b"), PathBuf::from("/c")]);
+        let none = stores(&[("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", "")]);
+        assert_eq!((none.file, none.folders), (None, vec![]));
+    }
+
+    #[test]
+    fn a_store_that_is_named_and_can_not_be_read_or_is_empty_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("empty"), "").unwrap();
+        std::fs::create_dir(path("none")).unwrap();
+        let load = |variables: &[(&str, &str)]| {
+            client_config(&stores(variables), &[]).map(drop).unwrap_err()
+        };
+        let missing = load(&[("SSL_CERT_FILE", &path("missing"))]);
+        assert!(
+            missing.contains("SSL_CERT_FILE names ") && missing.contains("can't be read: No such"),
+            "{missing}"
+        );
+        let empty = load(&[("SSL_CERT_FILE", &path("empty"))]);
+        assert!(empty.ends_with("/empty, which holds no PEM certificate"), "{empty}");
+        let missing = load(&[("SSL_CERT_DIR", &path("missing"))]);
+        assert!(
+            missing.contains("SSL_CERT_DIR names ") && missing.contains("can't be read: No such"),
+            "{missing}"
+        );
+        let none = load(&[("SSL_CERT_DIR", &path("none"))]);
+        assert!(none.contains("there is no trusted certificate"), "{none}");
+    }
+
+    #[test]
+    fn a_bundle_without_a_certificate_that_can_be_used_is_an_error() {
+        let read = |pem: &str| read_bundle(Path::new("p"), pem.as_bytes()).map(|good| good.len());
+        assert_eq!(read("no PEM"), Err("it holds no PEM certificate".to_owned()));
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let none = "of the 2 certificates in it none can be used";
+        assert_eq!(read(&bad.repeat(2)), Err(none.to_owned()));
+        let (ca, _) = office365_simulator::tls::ca_and_server(&["localhost"]);
+        assert_eq!(read(&format!("{bad}{ca}{bad}")), Ok(1));
+    }
+}

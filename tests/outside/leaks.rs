@@ -1,0 +1,206 @@
+//! Looking for secrets where none may be: at the end of every test, in all that its runs have left or
+//! said.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use office365_simulator::{Call, Fault, Request};
+use serde_json::json;
+use time::Duration;
+
+use crate::harness::{CLIENT, SECRET, STATE, Site, TENANT, write_file};
+
+/// What no one may be shown.
+#[derive(Default)]
+pub(crate) struct Secrets {
+    /// Those that a person has given: they may be in no file that is ours.
+    given: BTreeSet<String>,
+    /// Those that hosts have given, or that were signed: only the token file may hold them.
+    handed_out: BTreeSet<String>,
+}
+
+impl Secrets {
+    /// What is secret in a configuration, or in a file that it names.
+    pub(crate) fn of_config(&mut self, text: &str) {
+        for value in values(text, "client_secret") {
+            self.add(&value);
+        }
+        for value in values(text, "proxy") {
+            self.of_proxy(&value);
+        }
+    }
+
+    /// The password in a proxy's address, and what it becomes in a request.
+    pub(crate) fn of_proxy(&mut self, url: &str) {
+        let Some((login, _)) = url.rsplit_once('@') else { return };
+        let login = login.split_once("://").map_or(login, |(_, login)| login);
+        let login = percent_encoding::percent_decode_str(login).decode_utf8_lossy();
+        self.given.insert(STANDARD.encode(login.as_bytes()));
+        if let Some((_, password)) = login.split_once(':') {
+            self.add(password);
+        }
+    }
+
+    /// A file that is named in a configuration: a key line by line, else the whole.
+    pub(crate) fn of_file(&mut self, bytes: &[u8]) {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        if text.contains("PRIVATE KEY") {
+            for line in text.lines().filter(|line| line.len() > 40) {
+                self.given.insert(line.to_owned());
+            }
+        } else {
+            self.add(text.trim());
+        }
+    }
+
+    /// The tokens and assertions of requests.
+    fn of_requests(&mut self, requests: &[Request]) {
+        for request in requests {
+            for (name, value) in &request.headers {
+                if name.eq_ignore_ascii_case("authorization")
+                    && let Some((_, token)) = value.split_once(' ')
+                {
+                    self.handed_out.insert(token.to_owned());
+                }
+            }
+            let body = String::from_utf8_lossy(&request.body);
+            if let Some((_, assertion)) = body.split_once("client_assertion=") {
+                self.handed_out.insert(assertion.split('&').next().unwrap_or_default().to_owned());
+            }
+        }
+    }
+
+    /// A secret in every form that it is ever written in.
+    fn add(&mut self, secret: &str) {
+        // What is shorter may stand anywhere by chance.
+        if secret.len() < 5 {
+            return;
+        }
+        let mut encoded = String::new();
+        for byte in secret.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                encoded.push(char::from(byte));
+            } else {
+                write!(encoded, "%{byte:02X}").unwrap();
+            }
+        }
+        let quoted = serde_json::to_string(secret).unwrap();
+        let xml = secret.replace('&', "&amp;").replace('<', "&lt;");
+        let quoted = quoted.trim_matches('"').to_owned();
+        self.given.extend([secret.to_owned(), encoded, quoted, xml]);
+    }
+
+    /// Where in a text they are, by their first characters.
+    fn found_in(&self, place: &str, text: &[u8], may_hold_tokens: bool) -> Vec<String> {
+        let text = String::from_utf8_lossy(text);
+        let handed_out = self.handed_out.iter().filter(|_| !may_hold_tokens);
+        self.given
+            .iter()
+            .chain(handed_out)
+            .filter(|secret| text.contains(secret.as_str()))
+            .map(|secret| format!("{place} holds {}…", secret.chars().take(8).collect::<String>()))
+            .collect()
+    }
+}
+
+/// The values of a tag, comments included.
+fn values(text: &str, tag: &str) -> Vec<String> {
+    let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+    let parts = text.split(&open).skip(1).filter_map(|rest| rest.split_once(&close));
+    parts.map(|(value, _)| value.trim().replace("&lt;", "<").replace("&amp;", "&")).collect()
+}
+
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files_below(&path, files),
+            Ok(kind) if kind.is_file() => files.push(path),
+            _ => {}
+        }
+    }
+}
+
+/// Every place where a secret is that was used in a site: what its runs have `said`, and the files in
+/// its home, except for those that the administrator has put there.
+pub(crate) fn search(site: &Site, secrets: &mut Secrets, said: &[u8]) -> Vec<String> {
+    secrets.of_requests(&site.simulator.requests());
+    secrets.handed_out.extend(site.simulator.tokens());
+    let mut found = secrets.found_in("the output", said, false);
+    let mut files = Vec::new();
+    files_below(&site.path(""), &mut files);
+    for file in files.iter().filter(|file| !file.starts_with(site.path("etc"))) {
+        let is_token_file = file.starts_with(site.path("var/wodles/wodle-office365/token.json"));
+        let bytes = fs::read(file).unwrap_or_default();
+        found.extend(secrets.found_in(&file.display().to_string(), &bytes, is_token_file));
+    }
+    found
+}
+
+#[test]
+fn the_search_finds_every_kind_of_secret_wherever_it_is() {
+    let site = Site::new();
+    site.publish("Audit.General", Duration::minutes(5), &["1"]);
+    let key = include_str!("keys/rsa.pem");
+    write_file(&site.path("etc/app.key"), key.as_bytes(), 0o600);
+    let auth = site.api_auth(TENANT, CLIENT, SECRET);
+    let unused = "<!-- <client_key_path>etc/app.key</client_key_path>\
+                  <proxy>http://user:p%40ssword@h:1</proxy> -->";
+    site.configure_with(unused, &auth, &["Audit.General"]);
+    site.poll_well();
+    assert_eq!(site.leaks(), [""; 0]);
+
+    let token = site.simulator.tokens().remove(0);
+    let encoded = "p%2Bq%26r%3Ds%2541%3C~%C3%A9";
+    let in_json = json!({ "error": SECRET }).to_string();
+    let key_line = key.lines().nth(3).unwrap();
+    let basic = STANDARD.encode("user:p@ssword");
+    let place = site.path("logs/elsewhere/deeper.txt");
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    for secret in [SECRET, encoded, &in_json, &token, key_line, "p@ssword", &basic] {
+        fs::write(&place, format!("so {secret} it is")).unwrap();
+        let found = site.leaks();
+        assert!(!found.is_empty() && found[0].contains("deeper.txt"), "{secret}: {found:?}");
+    }
+    fs::remove_file(&place).unwrap();
+    // The state and the token file are looked into as well, each for what it may not hold.
+    let state = fs::read(site.path(STATE)).unwrap();
+    fs::write(site.path(STATE), [&state, token.as_bytes()].concat()).unwrap();
+    assert_eq!(site.leaks().len(), 1);
+    fs::write(site.path(STATE), state).unwrap();
+    let tokens = site.path("var/wodles/wodle-office365/token.json");
+    let kept = fs::read_to_string(&tokens).unwrap();
+    assert!(kept.contains(&token));
+    fs::write(&tokens, format!("{kept}{SECRET}")).unwrap();
+    assert!(!site.leaks().is_empty());
+    fs::write(&tokens, kept).unwrap();
+    assert_eq!(site.leaks(), [""; 0]);
+}
+
+#[test]
+fn hosts_that_say_secrets_back_are_not_repeated() {
+    let site = Site::new();
+    site.configure("<log_level>debug</log_level>");
+    let encoded = "p%2Bq%26r%3Ds%2541%3C~%C3%A9";
+    let page = format!("<html>refused: client_secret={encoded} or {SECRET}</html>");
+    site.simulator.fault(Fault::on(Call::Token).always().respond(403, &page));
+    // The third failure is told.
+    for _ in 0..3 {
+        assert_eq!(site.poll().code, Some(1));
+    }
+    let log = site.log();
+    assert!(log.contains("client_secret=(secret) or (secret)"), "{log}");
+    site.simulator.clear_faults();
+    site.poll_well();
+    let token = site.simulator.tokens().remove(0);
+    let body = json!({ "error": { "code": "AF20010", "message": format!("Bearer {token}") } });
+    site.simulator.fault(Fault::on(Call::Content).always().respond(400, &body.to_string()));
+    for _ in 0..3 {
+        assert_eq!(site.poll().code, Some(1));
+    }
+    assert!(site.log().contains("Bearer (secret)"), "{}", site.log());
+}
