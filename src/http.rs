@@ -35,7 +35,8 @@ use crate::timestamp::Timestamp;
 pub struct Timeouts {
     /// For a connection: TCP, a proxy's consent, and TLS together.
     pub connect: Duration,
-    /// For the answer to a sign-in to begin, which takes Microsoft less than a second.
+    /// For the answer to a sign-in to begin, which takes Microsoft less than a second: Wazuh sends
+    /// nobody's events before the run has ended, so also those of all others wait for it.
     pub sign_in: Duration,
     /// For any other answer to begin, and for the next bytes of a body: a connection on which nothing
     /// moves for so long has stalled. Microsoft's slowest listings have taken half a minute.
@@ -46,7 +47,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            sign_in: Duration::from_secs(20),
+            sign_in: Duration::from_secs(10),
             silence: Duration::from_secs(60),
         }
     }

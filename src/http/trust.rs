@@ -3,9 +3,11 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use memchr::memmem;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
@@ -16,8 +18,12 @@ use rustls::{
 };
 use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 
+use crate::bounded::read_at_most;
 use crate::certificate::Certificate;
 use crate::timestamp::Timestamp;
+
+/// The largest file of SSL_CERT_FILE: a system's has a quarter of a megabyte.
+const MOST_STORE: u64 = 16 << 20;
 
 /// The stores that the environment names in the place of the system's.
 #[derive(Clone, Debug, Default)]
@@ -42,36 +48,35 @@ impl Stores {
 
     /// The certificates in the stores.
     fn load(&self) -> Result<CertificateResult, String> {
-        if self.file.is_none() && self.folders.is_empty() {
+        let Self { file, folders } = self;
+        if file.is_none() && folders.is_empty() {
             return Ok(load_native_certs());
         }
-        let mut all = CertificateResult::default();
-        let files = self.file.iter().map(|file| ("SSL_CERT_FILE", file.as_path(), true));
-        let folders = self.folders.iter().map(|folder| ("SSL_CERT_DIR", folder.as_path(), false));
-        for (variable, path, is_file) in files.chain(folders) {
-            let names = || format!("the environment variable {variable} names {}", path.display());
-            // Opened here as well: what is no file of certificates is no fault of a folder.
-            let opened = if is_file {
-                std::fs::File::open(path).map(drop)
-            } else {
-                path.read_dir().map(drop)
-            };
-            opened.map_err(|error| format!("{}, which can't be read: {error}", names()))?;
-            let mut found = if is_file {
-                load_certs_from_paths(Some(path), None)
-            } else {
-                load_certs_from_paths(None, Some(path))
-            };
-            if is_file && found.certs.is_empty() {
-                return Err(format!("{}, which holds no PEM certificate", names()));
+        let names = |variable: &str, path: &Path, fault: &str| {
+            format!("the environment variable {variable} names {}, which {fault}", path.display())
+        };
+        if let Some(path) = file {
+            let text = File::open(path).and_then(|file| read_at_most(file, MOST_STORE));
+            let text = text.map_err(|error| {
+                names("SSL_CERT_FILE", path, &format!("can't be read: {error}"))
+            })?;
+            if memmem::find(&text, b"-----BEGIN CERTIFICATE-----").is_none() {
+                return Err(names("SSL_CERT_FILE", path, "holds no PEM certificate"));
             }
-            all.certs.append(&mut found.certs);
-            all.errors.append(&mut found.errors);
         }
-        // The file is often in the folder, too.
-        all.certs.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
-        all.certs.dedup();
-        Ok(all)
+        for path in folders {
+            path.read_dir()
+                .map_err(|error| names("SSL_CERT_DIR", path, &format!("can't be read: {error}")))?;
+        }
+        // Together, for a file that is in the folder, too, is read once then.
+        let mut found =
+            load_certs_from_paths(file.as_deref(), folders.first().map(PathBuf::as_path));
+        for folder in folders.iter().skip(1) {
+            let mut more = load_certs_from_paths(None, Some(folder));
+            found.certs.append(&mut more.certs);
+            found.errors.append(&mut more.errors);
+        }
+        Ok(found)
     }
 }
 

@@ -269,6 +269,18 @@ impl Bench {
             let cost = site.poll()?;
             show(format!("{tenants} tenants of 5 streams, nothing new"), &site, cost);
         }
+        // Of 500 tenants the logins of ten hang: in their first run, and in the next.
+        let plan = Plan { tenants: 500, content_types: &CONTENT_TYPES, options: "", tls: false };
+        let site = Site::new(&self.binary, Simulator::builder(), &plan)?;
+        site.polls(2)?;
+        for n in 0..10 {
+            site.hang(n * 50 + 7);
+        }
+        for what in ["first", "next"] {
+            site.simulator.clear_requests();
+            let cost = site.poll_badly()?;
+            show(format!("500 tenants of 5 streams, 10 of them dead, {what} run"), &site, cost);
+        }
         for days in [1, 3, 7] {
             let site = self.site(FULL_RUNS)?;
             let now = site.now();

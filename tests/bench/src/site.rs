@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use office365_simulator::tls::ca_and_server;
-use office365_simulator::{Blob, Builder, Simulator, Tenant};
+use office365_simulator::{Blob, Builder, Call, Fault, Simulator, Tenant};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
@@ -124,6 +124,20 @@ impl Site {
     /// One poll.
     pub(crate) fn poll(&self) -> io::Result<Cost> {
         self.polls(1)
+    }
+
+    /// One poll in which a tenant fails.
+    pub(crate) fn poll_badly(&self) -> io::Result<Cost> {
+        let mut command = self.measured(1)?;
+        command.args(["/bin/sh", "-c", r#""$@"; [ $? = 1 ]"#, "poll"]).arg(&self.binary);
+        command.args(["poll", "--home"]).arg(self.home.path());
+        self.run(&mut command)
+    }
+
+    /// From now on a tenant's login hangs, and its token is worthless.
+    pub(crate) fn hang(&self, n: usize) {
+        self.simulator.revoke_tokens(&guid(n));
+        self.simulator.fault(Fault::on(Call::Token).tenant(&guid(n)).always().hang());
     }
 
     /// So many polls that are measured together.
