@@ -18,10 +18,10 @@ use rustls::pki_types::CertificateDer;
 use ureq::http::{Response, Uri};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
-use ureq::{Agent, Body, BodyReader, ProxyProtocol};
+use ureq::{Agent, Body, BodyReader, ProxyProtocol, Timeout};
 use zeroize::Zeroizing;
 
-use self::explain::{Way, is_dead_end, is_stall, no_answer};
+use self::explain::{Way, exceeded, is_dead_end, no_answer};
 use self::tls::TlsConnector;
 pub use self::trust::{Stores, read_bundle};
 use crate::bounded::read_at_most;
@@ -35,8 +35,8 @@ use crate::timestamp::Timestamp;
 pub struct Timeouts {
     /// For a connection: TCP, a proxy's consent, and TLS together.
     pub connect: Duration,
-    /// For the answer to a sign-in to begin, which takes Microsoft less than a second: Wazuh sends
-    /// nobody's events before the run has ended, so also those of all others wait for it.
+    /// For the answer to a sign-in to begin, and then for it to end, which takes Microsoft less than a
+    /// second. Wazuh sends nobody's events before the run has ended: all wait for one that hangs.
     pub sign_in: Duration,
     /// For any other answer to begin, and for the next bytes of a body: a connection on which nothing
     /// moves for so long has stalled. Microsoft's slowest listings have taken half a minute.
@@ -82,7 +82,8 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     body: Body,
     host: String,
-    silence: Duration,
+    /// How long it may be silent; a sign-in's, how long it may take.
+    limit: Duration,
 }
 
 impl Answer {
@@ -101,14 +102,14 @@ impl Answer {
     /// The body as a stream.
     #[must_use]
     pub fn into_reader(self) -> Content {
-        Content { body: self.body.into_reader(), silence: self.silence }
+        Content { body: self.body.into_reader(), limit: self.limit }
     }
 }
 
-/// The body of an answer. Its error is of the kind `TimedOut` where it has stalled.
+/// The body of an answer. Its error is of the kind `TimedOut` where that takes too long.
 pub struct Content {
     body: BodyReader<'static>,
-    silence: Duration,
+    limit: Duration,
 }
 
 impl fmt::Debug for Content {
@@ -120,12 +121,13 @@ impl fmt::Debug for Content {
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.body.read(buffer).map_err(|error| {
-            if is_stall(&error) {
-                let silence = self.silence.as_secs();
-                let text = format!("it has stalled, nothing came for {silence} s");
-                return io::Error::new(io::ErrorKind::TimedOut, text);
-            }
-            error
+            let limit = self.limit.as_secs();
+            let text = match exceeded(&error) {
+                None => return error,
+                Some(Timeout::RecvBody) => format!("it was not complete within {limit} s"),
+                Some(_) => format!("it has stalled, nothing came for {limit} s"),
+            };
+            io::Error::new(io::ErrorKind::TimedOut, text)
         })
     }
 }
@@ -266,6 +268,7 @@ impl Http {
                         .content_type("application/x-www-form-urlencoded")
                         .config()
                         .timeout_recv_response(Some(self.network.timeouts.sign_in))
+                        .timeout_recv_body(Some(self.network.timeouts.sign_in))
                         .build()
                         .send(form.reveal()),
                     _ => request.send_empty(),
@@ -280,7 +283,11 @@ impl Http {
                 let (status, took) = (response.status().as_u16(), took.as_millis());
                 log::debug!("HTTP {status} in {took} ms from {host}{path}");
                 self.ways().entry(way).or_insert(Found::Answers);
-                Ok(answer(response, host, limits.silence))
+                let limit = match payload {
+                    Payload::Form(_) => limits.sign_in,
+                    Payload::Get | Payload::Post => limits.silence,
+                };
+                Ok(answer(response, host, limit))
             }
             Err(error) => {
                 let mut fault = no_answer(&error, &way, limits);
@@ -370,7 +377,7 @@ fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {
     builder.build().map_err(|_| format!("the proxy {host}:{} can't be used", proxy.port))
 }
 
-fn answer(response: Response<Body>, host: String, silence: Duration) -> Answer {
+fn answer(response: Response<Body>, host: String, limit: Duration) -> Answer {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let date = header("Date").and_then(Timestamp::parse_http_date);
     let next_page = header("NextPageUri").map(str::trim).filter(|link| !link.is_empty());
@@ -389,6 +396,6 @@ fn answer(response: Response<Body>, host: String, silence: Duration) -> Answer {
         retry_after,
         body: response.into_body(),
         host,
-        silence,
+        limit,
     }
 }

@@ -193,11 +193,12 @@ fn tls(error: &rustls::Error, host: &str, via: &str) -> String {
     }
 }
 
-/// Whether a body stalled, wherever in the chain of readers that was noticed.
-pub(super) fn is_stall(error: &io::Error) -> bool {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::Timeout(_)) => true,
-        Some(Error::Io(error) | Error::Decompress(_, error)) => is_stall(error),
-        _ => false,
+/// The limit that a body has exceeded, if that is what is wrong, wherever in the chain of readers it
+/// was noticed.
+pub(super) fn exceeded(error: &io::Error) -> Option<Timeout> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::Timeout(limit) => Some(*limit),
+        Error::Io(error) | Error::Decompress(_, error) => exceeded(error),
+        _ => None,
     }
 }

@@ -108,6 +108,26 @@ fn a_body_that_stalls() {
 }
 
 #[test]
+fn a_sign_in_whose_answer_never_ends() {
+    // Byte by byte, so that it is never silent for long.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n").unwrap();
+        while stream.write_all(b" ").is_ok() {}
+    });
+    let limits = Timeouts { connect: LONG, sign_in: SHORT, silence: LONG };
+    let form = Secret::new("a=b");
+    let answer = http(limits).send(&url, None, Payload::Form(&form)).unwrap();
+    let text = "the answer of 127.0.0.1 broke off: it was not complete within 1 s".to_owned();
+    let expected = NoAnswer { text, passing: false };
+    assert_eq!(answer.read(99_999_999).unwrap_err(), expected);
+}
+
+#[test]
 fn what_is_no_http_or_ends_too_soon_may_go_better_the_next_time() {
     for (says, text) in [
         (&b"SSH-2.0-OpenSSH_9.6\r\n\r\n"[..], "what 127.0.0.1 answers is no HTTP ("),
