@@ -76,7 +76,12 @@ impl Stores {
             found.certs.append(&mut more.certs);
             found.errors.append(&mut more.errors);
         }
-        Ok(found)
+        match folders.last() {
+            Some(path) if found.certs.is_empty() => {
+                Err(names("SSL_CERT_DIR", path, "holds no PEM certificate"))
+            }
+            _ => Ok(found),
+        }
     }
 }
 
@@ -303,7 +308,7 @@ mod tests {
             "{missing}"
         );
         let none = load(&[("SSL_CERT_DIR", &path("none"))]);
-        assert!(none.contains("there is no trusted certificate"), "{none}");
+        assert!(none.ends_with("/none, which holds no PEM certificate"), "{none}");
     }
 
     #[test]
