@@ -5,7 +5,6 @@ use std::io::Read;
 use std::sync::Arc;
 
 use ureq::http::Uri;
-use zeroize::Zeroizing;
 
 use crate::auth::{self, Credentials, Grant, TokenRequest};
 use crate::clock::Clock;
@@ -14,7 +13,7 @@ use crate::content::{
     Blob, ContentType, Hidden, Reaction, Refusal, classify, is_error_body, parse_listing,
     parse_subscriptions,
 };
-use crate::http::{Answer, Http, NoAnswer, Payload};
+use crate::http::{Again, Answer, Http, NoAnswer, Payload};
 use crate::records::Records;
 use crate::secret::Secret;
 use crate::state::Window;
@@ -43,7 +42,13 @@ impl Trouble {
         Self { reaction: Reaction::Retry, text, code: None, retry_after: None }
     }
 
-    /// A fault that another try in the same run doesn't help with.
+    /// What took too long to be tried again in the same run.
+    #[must_use]
+    pub fn slow(text: String) -> Self {
+        Self { reaction: Reaction::Slow, text, code: None, retry_after: None }
+    }
+
+    /// A fault that a person must mend.
     #[must_use]
     pub fn refused(text: String) -> Self {
         Self { reaction: Reaction::Refused, text, code: None, retry_after: None }
@@ -52,7 +57,11 @@ impl Trouble {
 
 impl From<NoAnswer> for Trouble {
     fn from(fault: NoAnswer) -> Self {
-        if fault.passing { Self::passing(fault.text) } else { Self::refused(fault.text) }
+        match fault.again {
+            Again::Soon => Self::passing(fault.text),
+            Again::NextRun => Self::slow(fault.text),
+            Again::Mended => Self::refused(fault.text),
+        }
     }
 }
 
@@ -177,7 +186,7 @@ impl Api {
             .map_err(|why| Trouble::refused(why.to_owned()))?;
         let answer = self.http.send(&url, None, Payload::Form(&request.form))?;
         let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
-        let body = Zeroizing::new(answer.read(self.max_held)?);
+        let body = answer.read_secretly(self.max_held)?;
         if status == 200 {
             return auth::parse_grant(&body).map_err(|why| {
                 Trouble::passing(format!("the login host's answer is unusable: {why}"))
@@ -185,12 +194,12 @@ impl Api {
         }
         let mut refusal = auth::classify_login(status, &body, request.hidden());
         // The assertion was made for another time than the login host's: the next one is not.
-        let off = date.map_or(0, |date| date.since(now));
-        if let Some(date) = date.filter(|_| refusal.is_of_time() && off.abs() > MINUTE) {
-            self.clock.observe_login(date);
+        let off = date.map_or(0, |date| date.since(now).abs());
+        if let Some(date) = date.filter(|_| refusal.is_of_time() && off > MINUTE)
+            && self.clock.observe_login(date)
+        {
             refusal.passing = true;
-            let by = age(off.abs());
-            refusal.text = format!("{}; the assertion's time differed by {by}", refusal.text);
+            refusal.text = format!("{}; its time differed by {}", refusal.text, age(off));
         }
         let mut trouble = if refusal.passing {
             Trouble::passing(refusal.text)

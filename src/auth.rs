@@ -60,6 +60,8 @@ impl TokenRequest {
         let scope = format!("{management}/.default");
         let mut fields =
             vec![("client_id", client_id), ("scope", &scope), ("grant_type", "client_credentials")];
+        // Where a secret gets to, there is room for all of it beforehand: what grows leaves what it held
+        // behind.
         let (name, secret) = match credentials {
             Credentials::ClientSecret(secret) => ("client_secret", secret.clone()),
             Credentials::Certificate(certificate) => {
@@ -68,7 +70,6 @@ impl TokenRequest {
             }
         };
         fields.push((name, secret.reveal()));
-        // With room for everything: what grows leaves what it held behind.
         let size = |(name, value): &(&str, &str)| name.len() + 2 + 3 * value.len();
         let mut form = Zeroizing::new(String::with_capacity(fields.iter().map(size).sum()));
         for (name, value) in &fields {
@@ -79,8 +80,9 @@ impl TokenRequest {
             form.push('=');
             form.extend(utf8_percent_encode(value, FORM));
         }
-        let encoded = Secret::new(utf8_percent_encode(secret.reveal(), FORM).to_string());
-        Ok(Self { form: form.into(), secrets: [secret, encoded] })
+        let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.reveal().len()));
+        encoded.extend(utf8_percent_encode(secret.reveal(), FORM));
+        Ok(Self { form: form.into(), secrets: [secret, encoded.into()] })
     }
 
     /// What must not be shown of an answer.
@@ -147,7 +149,7 @@ impl Claims {
 
 #[derive(Deserialize)]
 struct TokenAnswer {
-    access_token: String,
+    access_token: Zeroizing<String>,
     /// RFC 6749 only recommends it.
     expires_in: Option<Seconds>,
 }
@@ -183,7 +185,7 @@ pub fn parse_grant(body: &[u8]) -> Result<Grant, &'static str> {
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("the token holds characters that no token may hold");
     }
-    Ok(Grant { claims: Claims::of(&token), token: Secret::new(token), lifetime })
+    Ok(Grant { claims: Claims::of(&token), token: token.into(), lifetime })
 }
 
 /// A sign-in that was turned down.

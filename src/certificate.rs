@@ -7,10 +7,8 @@ use crate::timestamp::Timestamp;
 /// What is of interest in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Who signed it.
+    /// Who signed it: a few words on one line.
     pub issuer: String,
-    /// Whom it is for.
-    pub subject: String,
     /// From when on it is valid.
     pub not_before: Timestamp,
     /// Until when it is valid.
@@ -33,6 +31,9 @@ const VERSION: u8 = 0xa0;
 /// 1.2.840.113549.1.1.1, the algorithm of an RSA key (RFC 8017, appendix C).
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
+/// No name is longer, in characters: those that RFC 5280 allows have 64 in each part.
+const MOST_NAME: usize = 200;
+
 /// The parts of a name that are shown, in their usual short form (RFC 4519): 2.5.4.3 and so on.
 const SHOWN: [(&[u8], &str); 3] =
     [(&[0x55, 0x04, 0x03], "CN"), (&[0x55, 0x04, 0x0a], "O"), (&[0x55, 0x04, 0x0b], "OU")];
@@ -50,13 +51,13 @@ impl Certificate {
         let issuer = name(fields.content(SEQUENCE)?)?;
         let mut validity = Der(fields.content(SEQUENCE)?);
         let (not_before, not_after) = (time(&mut validity)?, time(&mut validity)?);
-        let subject = name(fields.content(SEQUENCE)?)?;
+        let _subject = fields.content(SEQUENCE)?;
         let mut key_info = Der(fields.content(SEQUENCE)?);
         let algorithm = Der(key_info.content(SEQUENCE)?).content(OBJECT_ID)?;
         // A bit string begins with the number of bits of its last byte that are unused.
         let (unused, key) = key_info.content(BIT_STRING)?.split_first()?;
         let rsa_key = (algorithm == RSA && *unused == 0).then(|| key.to_vec());
-        Some(Self { issuer, subject, not_before, not_after, rsa_key })
+        Some(Self { issuer, not_before, not_after, rsa_key })
     }
 }
 
@@ -104,7 +105,7 @@ fn name(content: &[u8]) -> Option<String> {
             }
         }
     }
-    let name = excerpt(&parts.join(", "));
+    let name: String = excerpt(&parts.join(", ")).chars().take(MOST_NAME).collect();
     Some(if name.is_empty() { "(no name)".to_owned() } else { name })
 }
 
@@ -174,18 +175,23 @@ mod tests {
         sequence(&parts.iter().map(part).collect::<Vec<_>>())
     }
 
+    const ISSUER: [(&[u8], u8, &[u8]); 3] = [
+        (&[0x55, 0x04, 0x06], 0x13, b"DE"),
+        (&[0x55, 0x04, 0x0a], 0x0c, "Contos\u{f6}".as_bytes()),
+        (&[0x55, 0x04, 0x03], BMP_STRING, &[0, b'C', 0, b'A']),
+    ];
+
     fn certificate(validity: &[Vec<u8>], algorithm: &[u8]) -> Vec<u8> {
-        let issuer: [(&[u8], u8, &[u8]); 3] = [
-            (&[0x55, 0x04, 0x06], 0x13, b"DE"),
-            (&[0x55, 0x04, 0x0a], 0x0c, "Contos\u{f6}".as_bytes()),
-            (&[0x55, 0x04, 0x03], BMP_STRING, &[0, b'C', 0, b'A']),
-        ];
+        issued_by(&ISSUER, validity, algorithm)
+    }
+
+    fn issued_by(issuer: &[(&[u8], u8, &[u8])], validity: &[Vec<u8>], algorithm: &[u8]) -> Vec<u8> {
         sequence(&[
             sequence(&[
                 element(VERSION, &element(INTEGER, &[2])),
                 element(INTEGER, &[1]),
                 sequence(&[]),
-                name_of(&issuer),
+                name_of(issuer),
                 sequence(validity),
                 name_of(&[]),
                 sequence(&[
@@ -210,7 +216,6 @@ mod tests {
         let der = certificate(&validity(b"490101000000Z", b"20500101000000Z"), RSA);
         let read = Certificate::parse(&der).unwrap();
         assert_eq!(read.issuer, "O=Contosö, CN=CA");
-        assert_eq!(read.subject, "(no name)");
         assert_eq!(read.not_before.to_string(), "2049-01-01T00:00:00Z");
         assert_eq!(read.not_after.to_string(), "2050-01-01T00:00:00Z");
         assert_eq!(read.rsa_key, Some(vec![7, 8, 9]));
@@ -220,6 +225,22 @@ mod tests {
         assert_eq!(read.not_before.to_string(), "1999-12-31T23:59:59Z");
         assert_eq!(read.not_after.to_string(), "9999-12-31T23:59:59Z");
         assert_eq!(read.rsa_key, None);
+    }
+
+    #[test]
+    fn a_name_is_short_and_on_one_line_whatever_it_is() {
+        let issuer = |value: &[u8]| {
+            let parts: [(&[u8], u8, &[u8]); 1] = [(&[0x55, 0x04, 0x03], 0x0c, value)];
+            let der = issued_by(&parts, &validity(b"261123032451Z", b"301123032451Z"), RSA);
+            Certificate::parse(&der).unwrap().issuer
+        };
+        assert_eq!(
+            issuer(b"a\r\n2026/11/23 ERROR: \x1b[31mb\xff"),
+            "CN=a 2026/11/23 ERROR: [31mb\u{fffd}"
+        );
+        assert_eq!(issuer(&[b'x'; 5000]).len(), MOST_NAME);
+        let nobody = issued_by(&[], &validity(b"261123032451Z", b"301123032451Z"), RSA);
+        assert_eq!(Certificate::parse(&nobody).unwrap().issuer, "(no name)");
     }
 
     #[test]

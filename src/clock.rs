@@ -54,9 +54,9 @@ impl Clock {
         self.login_offset.get().map_or_else(|| self.now(), |offset| local_now().plus(*offset))
     }
 
-    /// Takes over the `Date` of an answer of the login host.
-    pub fn observe_login(&self, date: Timestamp) {
-        let _ = self.login_offset.set(date.since(local_now()));
+    /// Takes over the `Date` of an answer of the login host, the first of a run; whether it did.
+    pub fn observe_login(&self, date: Timestamp) -> bool {
+        self.login_offset.set(date.since(local_now())).is_ok()
     }
 }
 

@@ -249,13 +249,13 @@ impl Collector {
         let Some((config, credentials)) = found else {
             return;
         };
-        if let Ok(Credentials::Certificate(certificate)) = &credentials
-            && let Some(text) = certificate.near_end(self.clock().now())
-        {
-            log::warn!("{}: {text}", config.tenant_id);
-        }
         let result = credentials.map_err(Trouble::refused).and_then(|credentials| {
             let grant = self.api.sign_in(&config, &credentials)?;
+            if let Credentials::Certificate(certificate) = &credentials
+                && let Some(text) = certificate.near_end(self.clock().now())
+            {
+                log::warn!("{}: {text}", config.tenant_id);
+            }
             let access = Access::new(&config, grant.token.clone(), grant.claims.tid.as_deref())?;
             Ok((grant, access))
         });

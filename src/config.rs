@@ -121,7 +121,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
         let text = "this is UTF-16: save it as UTF-8".to_owned();
         return Err(ConfigError { file: file.to_owned(), position: Some((1, 1)), text });
     }
-    let text = String::from_utf8_lossy(bytes);
+    let text = lossy(bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let fault = |position, text: String| ConfigError { file: file.to_owned(), position, text };
     let blocks = blocks(text)
@@ -157,4 +157,17 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
         reader.block(document.root_element())?;
     }
     reader.finish()
+}
+
+/// `bytes` as text, with U+FFFD for what is no UTF-8; a copy, but wiped.
+fn lossy(bytes: &[u8]) -> Zeroizing<String> {
+    let size = bytes.utf8_chunks().map(|chunk| chunk.valid().len() + '\u{fffd}'.len_utf8()).sum();
+    let mut text = Zeroizing::new(String::with_capacity(size));
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push('\u{fffd}');
+        }
+    }
+    text
 }

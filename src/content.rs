@@ -184,8 +184,9 @@ pub enum Reaction {
     Missing,
     /// The content has expired: it is gone.
     Expired,
-    /// Not again in this run: only a person can mend it (configuration, consent, licence, a fault of
-    /// ours), or it would take the time of a timeout once more.
+    /// It took too long, and would again: not in this run any more.
+    Slow,
+    /// Only a person can mend it: configuration, consent, licence, or a fault of ours.
     Refused,
 }
 

@@ -5,6 +5,7 @@ mod explain;
 mod tests;
 mod tls;
 mod trust;
+mod verifier;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,25 +16,26 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
+use ureq::config::Config;
 use ureq::http::{Response, Uri};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, NextTimeout, TcpConnector};
 use ureq::{Agent, Body, BodyReader, ProxyProtocol, Timeout};
 use zeroize::Zeroizing;
 
 use self::explain::{Way, exceeded, is_dead_end, no_answer};
 use self::tls::TlsConnector;
-pub use self::trust::{Stores, read_bundle};
-use crate::bounded::read_at_most;
+pub use self::trust::{Stores, parse_bundle};
+use crate::bounded::{read_at_most, read_secretly};
 use crate::proxy::{Environment, Proxy};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-/// How long is waited for what. Names are resolved without a limit of ours: for one, ureq would start
-/// a thread each time, and panic where no thread can be had; the system's resolver has its own.
+/// How long is waited for what, once a name has been resolved.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a connection: TCP, a proxy's consent, and TLS together.
+    /// For a connection: TCP, a proxy's consent, and TLS together; a proxy that answers bit by bit has
+    /// it for each.
     pub connect: Duration,
     /// For the answer to a sign-in to begin, and then for it to end, which takes Microsoft less than a
     /// second. Wazuh sends nobody's events before the run has ended: all wait for one that hangs.
@@ -65,8 +67,19 @@ const OTHER_HEADERS: usize = 2 << 10;
 pub struct NoAnswer {
     /// What happened, with the host, and what to do where that is known.
     pub text: String,
-    /// Whether it may go better in a moment.
-    pub passing: bool,
+    /// When another try may help.
+    pub again: Again,
+}
+
+/// When a request that got no answer may go better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// In a moment.
+    Soon,
+    /// Not before the next run: it has taken its time, and would take it again.
+    NextRun,
+    /// When a person has mended something.
+    Mended,
 }
 
 /// An answer's head, with its body still to be read.
@@ -92,10 +105,25 @@ impl Answer {
     /// # Errors
     /// It is larger, or the connection broke.
     pub fn read(self, most: usize) -> Result<Vec<u8>, NoAnswer> {
+        self.read_by(|content| read_at_most(content, most as u64))
+    }
+
+    /// As [`read`](Self::read), of what holds a secret.
+    ///
+    /// # Errors
+    /// It is larger, or the connection broke.
+    pub fn read_secretly(self, most: usize) -> Result<Zeroizing<Vec<u8>>, NoAnswer> {
+        self.read_by(|content| read_secretly(content, most as u64))
+    }
+
+    fn read_by<T>(self, read: impl FnOnce(Content) -> io::Result<T>) -> Result<T, NoAnswer> {
         let host = self.host.clone();
-        read_at_most(self.into_reader(), most as u64).map_err(|error| NoAnswer {
+        read(self.into_reader()).map_err(|error| NoAnswer {
             text: format!("the answer of {host} broke off: {error}"),
-            passing: error.kind() != io::ErrorKind::TimedOut,
+            again: match error.kind() {
+                io::ErrorKind::TimedOut => Again::NextRun,
+                _ => Again::Soon,
+            },
         })
     }
 
@@ -226,7 +254,7 @@ impl Http {
         bearer: Option<&Secret>,
         payload: Payload<'_>,
     ) -> Result<Answer, NoAnswer> {
-        let refused = |text: String| NoAnswer { text, passing: false };
+        let refused = |text: String| NoAnswer { text, again: Again::Mended };
         let uri: Uri = url
             .parse()
             .map_err(|_| refused("the address to be fetched is malformed".to_owned()))?;
@@ -282,7 +310,7 @@ impl Http {
             Ok(response) => {
                 let (status, took) = (response.status().as_u16(), took.as_millis());
                 log::debug!("HTTP {status} in {took} ms from {host}{path}");
-                self.ways().entry(way).or_insert(Found::Answers);
+                self.note_answer(way);
                 let limit = match payload {
                     Payload::Form(_) => limits.sign_in,
                     Payload::Get | Payload::Post => limits.silence,
@@ -290,9 +318,9 @@ impl Http {
                 Ok(answer(response, host, limit))
             }
             Err(error) => {
-                let mut fault = no_answer(&error, &way, limits);
-                if is_dead_end(&error, took, limits) {
-                    fault.passing = false;
+                let mut fault = no_answer(&error, &way, took, limits);
+                if is_dead_end(&error, took) {
+                    fault.again = Again::NextRun;
                     self.note_dead_end(way, &fault);
                 }
                 log::debug!(
@@ -303,6 +331,11 @@ impl Http {
                 Err(fault)
             }
         }
+    }
+
+    /// Notes that a way leads somewhere, whatever others who went it at the same time have found.
+    fn note_answer(&self, way: Way) {
+        self.ways().insert(way, Found::Answers);
     }
 
     /// Notes that a way leads nowhere, unless it has led somewhere in this run.
@@ -346,7 +379,7 @@ impl Http {
             .build();
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
         let connector = connector.chain(TlsConnector(tls));
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = Agent::with_parts(config, connector, SystemResolver);
         agents.push((route, agent.clone()));
         Ok(agent)
     }
@@ -364,6 +397,22 @@ impl Http {
         let proxy = proxy.filter(|proxy| tls || proxy.is_local());
         let way = Way::new(host, port, proxy.as_ref());
         Ok((Route { tls, proxy }, way))
+    }
+}
+
+/// The system's resolver, without a limit of ours: for one, ureq would start a thread each time, and
+/// panic where no thread can be had. The system's has its own.
+#[derive(Debug)]
+struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        DefaultResolver::default().resolve(uri, config, NextTimeout::default())
     }
 }
 

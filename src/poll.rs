@@ -19,7 +19,7 @@ use crate::collect::{Collection, Cycle, Halt, Report, TenantStart};
 use crate::config::{self, Config};
 use crate::credentials;
 use crate::error::Error;
-use crate::http::{Http, Network, Stores, Timeouts, read_bundle};
+use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
 use crate::logging;
 use crate::output::Output;
 use crate::proxy::Environment;
@@ -217,7 +217,7 @@ fn network(config: &Config, home: &Home) -> Result<Network, Error> {
                 Error::Setup(format!("configuration: ca_path {path} can't be used: {why}"))
             };
             let pem = home.read_bundle(&home.resolve(path)).map_err(|why| unusable(&why))?;
-            read_bundle(path, &pem).map_err(|why| unusable(&why))?
+            parse_bundle(path, &pem).map_err(|why| unusable(&why))?
         }
     };
     Ok(Network {

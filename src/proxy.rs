@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
@@ -52,7 +53,7 @@ impl Proxy {
             None => None,
             Some(userinfo) => {
                 let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-                Some((decode(user)?, Secret::new(decode(password)?)))
+                Some((decode(user)?.to_string(), decode(password)?.into()))
             }
         };
         Ok(Self { host: host.to_owned(), port: port.unwrap_or(80), login })
@@ -66,11 +67,13 @@ impl Proxy {
     }
 }
 
-fn decode(text: &str) -> Result<String, &'static str> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(|text| text.into_owned())
-        .map_err(|_| "user or password are not UTF-8 once percent-decoded")
+fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {
+    // With room for all of it: what grows leaves what it held behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    bytes.extend(percent_decode_str(text));
+    let decoded = std::str::from_utf8(&bytes);
+    let decoded = decoded.map_err(|_| "user or password are not UTF-8 once percent-decoded")?;
+    Ok(Zeroizing::new(decoded.to_owned()))
 }
 
 /// Splits `host[:port]`, `[v6][:port]` or a bare IPv6 address.

@@ -54,27 +54,33 @@ impl PrivateKey {
                         pkey -in OLD -out NEW), and let nobody else read it (chmod 0600)",
             );
         }
-        let (der, is_pkcs8) = match PrivateKeyDer::from_pem_slice(pem) {
-            Ok(PrivateKeyDer::Pkcs8(key)) => (key.secret_pkcs8_der().to_vec(), true),
-            Ok(PrivateKeyDer::Pkcs1(key)) => (key.secret_pkcs1_der().to_vec(), false),
-            Ok(mut other) => {
-                other.zeroize();
-                return Err(ONLY_RSA);
-            }
-            Err(_) => {
-                return Err("it holds no PEM private key, which begins with -----BEGIN PRIVATE \
-                            KEY----- (of a .pfx: openssl pkcs12 -in FILE -nocerts -nodes)");
-            }
+        let Ok(mut found) = PrivateKeyDer::from_pem_slice(pem) else {
+            return Err("it holds no PEM private key, which begins with -----BEGIN PRIVATE \
+                        KEY----- (of a .pfx: openssl pkcs12 -in FILE -nocerts -nodes)");
         };
-        let mut key = Self { der: Zeroizing::new(der), is_pkcs8, public: Vec::new() };
+        let (der, is_pkcs8) = match &found {
+            PrivateKeyDer::Pkcs8(key) => (Some(key.secret_pkcs8_der()), true),
+            PrivateKeyDer::Pkcs1(key) => (Some(key.secret_pkcs1_der()), false),
+            _ => (None, false),
+        };
+        let der = der.map(|der| Zeroizing::new(der.to_vec()));
+        // Nothing else would wipe it.
+        found.zeroize();
+        let mut key = Self { der: der.ok_or(ONLY_RSA)?, is_pkcs8, public: Vec::new() };
         key.public = match key.pair() {
             Ok(pair) => pair.public_key().as_ref().to_vec(),
             Err(rejected) => {
                 return Err(match rejected.to_string().as_str() {
                     "WrongAlgorithm" => ONLY_RSA,
-                    "TooSmall" => "the key is too short: Microsoft wants 2048 bits or more",
+                    "TooSmall" => {
+                        "the key is too short, or its exponent too small: Microsoft wants 2048 bits \
+                         or more, and 65537 is the usual exponent"
+                    }
                     "TooLarge" => "the key is too long: 4096 bits are the most that can be used",
-                    _ => "the key is damaged",
+                    _ => {
+                        "the key is damaged, or an unusual one: it must have two primes, and 2048 to \
+                         4096 bits in steps of 512"
+                    }
                 });
             }
         };
@@ -143,7 +149,9 @@ impl ClientCertificate {
     pub fn check(&self, clocks: [Timestamp; 2]) -> Result<(), String> {
         if clocks.iter().all(|now| *now > self.not_after) {
             let end = self.not_after;
-            return Err(format!("the certificate expired at {end}: {RENEW}"));
+            return Err(format!(
+                "the certificate expired at {end} (if this machine's clock is right): {RENEW}"
+            ));
         }
         if clocks.iter().all(|now| *now < self.not_before) {
             return Err(format!(

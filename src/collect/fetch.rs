@@ -121,9 +121,8 @@ impl Collector {
             }
             SplitError::Read(error) => {
                 let text = format!("the content broke off: {error}");
-                // A stall has cost its time once.
                 let stalled = error.kind() == io::ErrorKind::TimedOut;
-                if stalled { Trouble::refused(text) } else { Trouble::passing(text) }
+                if stalled { Trouble::slow(text) } else { Trouble::passing(text) }
             }
         }
     }

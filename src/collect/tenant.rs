@@ -72,8 +72,9 @@ pub(super) struct TenantRun {
     /// What the last request of the walk ran into; it may still go well.
     trouble: Option<Failure>,
     failed: Option<Failure>,
-    /// Whether the API, or the login host, has given an answer of use.
+    /// Whether the API, or the login host, has given an answer of use; and the API by itself.
     has_worked: bool,
+    api_answers: bool,
 }
 
 /// A request of a tenant's walk.
@@ -145,6 +146,7 @@ impl TenantRun {
             trouble: None,
             failed: None,
             has_worked: false,
+            api_answers: false,
         };
         run.take_state(start.state, content_types, now);
         run
@@ -364,6 +366,7 @@ impl TenantRun {
     pub(super) fn went_well(&mut self) {
         self.pauses = 0;
         self.has_worked = true;
+        self.api_answers = true;
     }
 
     /// Drops a token that was not accepted, so that the next step signs in; false where that would
@@ -472,7 +475,7 @@ impl TenantRun {
             }
             Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
             Reaction::Refused => false,
-            _ if self.tries.again(now, wait(&trouble)) => true,
+            Reaction::Retry if self.tries.again(now, wait(&trouble)) => true,
             _ => {
                 // Listing content will tell whether the subscriptions are there.
                 log::warn!("{}: {}", self.name(), failure.text);
@@ -574,6 +577,11 @@ impl TenantRun {
             return;
         };
         stream.in_flight = false;
+        if trouble.reaction == Reaction::Slow && !self.api_answers {
+            // It is not this stream: the others would wait as long, one after the other.
+            self.failed = Some(failure);
+            return;
+        }
         let again = match trouble.reaction {
             Reaction::Retry => stream.tries.again(instant, wait(&trouble)),
             Reaction::Pause => stream.tries.again(instant, None),
@@ -745,6 +753,42 @@ mod tests {
         assert!(run.renew(Reaction::Renew, &old), "the old one's refusal says nothing of the new");
         assert!(!run.renew(Reaction::Consent, &new));
         assert!(!run.renew(Reaction::Renew, &new));
+    }
+
+    #[test]
+    fn subscriptions_that_are_listed_too_slowly_keep_nobody_from_content() {
+        let config = configured();
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        let access = run.access.clone().unwrap();
+        let now = Timestamp::from_unix(1_800_000_000);
+        run.subscriptions_failed(trouble(Reaction::Slow, None), &access, now);
+        assert!(run.failed.is_none() && run.trouble.is_none() && run.is_due(Instant::now()));
+        assert!(!run.subscriptions_are_due(now), "not again in this run, nor soon");
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        for _ in 0..4 {
+            run.subscriptions_failed(trouble(Reaction::Retry, None), &access, now);
+            assert!(run.trouble.is_some() && run.subscriptions_are_due(now));
+        }
+        run.subscriptions_failed(trouble(Reaction::Retry, None), &access, now);
+        assert!(run.failed.is_none() && !run.subscriptions_are_due(now));
+    }
+
+    #[test]
+    fn an_api_that_answers_nothing_in_time_fails_the_tenant_once_and_not_each_stream() {
+        let config = configured();
+        let streams = [(ContentType::General, 5), (ContentType::Dlp, 5)];
+        let now = Timestamp::from_unix(1_800_000_000);
+        for answers in [false, true] {
+            let mut run = tenant(&config, &streams);
+            let access = run.access.clone().unwrap();
+            if answers {
+                run.take_subscriptions(&[ContentType::General, ContentType::Dlp], now);
+            }
+            run.list_failed(0, trouble(Reaction::Slow, None), &access, now);
+            assert_eq!(run.failed.is_some(), !answers);
+            assert_eq!(run.streams[0].failed.is_some(), answers);
+            assert_eq!(run.has_work(), answers, "the other stream goes on");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::CertificateError;
 use ureq::{Error, Timeout};
 
-use super::{NoAnswer, Timeouts};
+use super::{Again, NoAnswer, Timeouts};
 use crate::content::excerpt;
 use crate::proxy::Proxy;
 
@@ -34,13 +34,33 @@ impl Way {
     }
 }
 
-/// Whether there is no other end: a name that it takes the time of a timeout to find no address for,
-/// or a connection that doesn't come about. It would cost that time again for everyone who tries.
-pub(super) fn is_dead_end(error: &Error, took: Duration, limits: Timeouts) -> bool {
-    match error {
-        Error::Timeout(Timeout::Connect) => true,
-        error => is_unresolved(error) && took * 2 >= limits.connect,
-    }
+/// What takes longer than this and brings no connection would cost that time again for everyone else
+/// who tries.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Whether there seems to be no other end: no address, no way, nobody who takes a connection, and it
+/// took a while to find that out.
+pub(super) fn is_dead_end(error: &Error, took: Duration) -> bool {
+    let no_connection = match error {
+        Error::Timeout(phase) => matches!(phase, Timeout::Resolve | Timeout::Connect),
+        Error::Io(error) => is_unreachable(error) || is_refused(error),
+        _ => false,
+    };
+    (no_connection || is_unresolved(error)) && took >= SLOW
+}
+
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable
+    )
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 /// Whether a name has no address: the resolver's complaint has no kind of its own.
@@ -53,10 +73,10 @@ fn is_unresolved(error: &Error) -> bool {
 }
 
 /// A request that got no answer, in words.
-pub(super) fn no_answer(error: &Error, way: &Way, limits: Timeouts) -> NoAnswer {
+pub(super) fn no_answer(error: &Error, way: &Way, took: Duration, limits: Timeouts) -> NoAnswer {
     let Way { host, port, proxy } = way;
     let via = way.via();
-    let (text, passing) = match error {
+    let (text, again) = match error {
         error if is_unresolved(error) => {
             let text = match proxy {
                 Some((proxy, _)) => format!(
@@ -65,25 +85,33 @@ pub(super) fn no_answer(error: &Error, way: &Way, limits: Timeouts) -> NoAnswer 
                 ),
                 None => format!("the name {host} can't be resolved: check DNS, or set proxy"),
             };
-            (text, true)
+            (text, Again::Soon)
         }
-        Error::Timeout(phase) => (out_of_time(*phase, way, limits), false),
+        Error::Timeout(phase) => (out_of_time(*phase, way, took, limits), Again::NextRun),
+        // Of several addresses the last one's fault is told, and the time was spent on the others.
+        Error::Io(error) if is_unreachable(error) && took * 2 >= limits.connect => {
+            (out_of_time(Timeout::Connect, way, took, limits), Again::NextRun)
+        }
         Error::ConnectProxyFailed(why) => proxy_refused(why, way),
         Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => (tls(error, host, &via), false),
-            None => (broken_connection(error, way), true),
+            Some(error) => (tls(error, host, &via), Again::Mended),
+            None => (broken_connection(error, way), Again::Soon),
         },
         Error::Protocol(error) => {
-            let text = format!("what {host}{via} answers is no HTTP ({error}): check the port");
-            (text, true)
+            let who = match proxy {
+                Some((proxy, port)) => format!("the proxy {proxy}:{port}, or {host} behind it,"),
+                None => host.clone(),
+            };
+            let text =
+                format!("what {who} answers can't be read as HTTP ({error}): check the port");
+            (text, Again::Soon)
         }
-        other => (format!("the connection to {host}:{port}{via} failed: {other}"), true),
+        other => (format!("the connection to {host}:{port}{via} failed: {other}"), Again::Soon),
     };
-    NoAnswer { text, passing }
+    NoAnswer { text, again }
 }
 
-/// What takes too long is not tried again in the same run: it would take as long again.
-fn out_of_time(phase: Timeout, way: &Way, limits: Timeouts) -> String {
+fn out_of_time(phase: Timeout, way: &Way, took: Duration, limits: Timeouts) -> String {
     let Way { host, port, proxy } = way;
     let via = way.via();
     match phase {
@@ -92,10 +120,7 @@ fn out_of_time(phase: Timeout, way: &Way, limits: Timeouts) -> String {
                 Some(_) => "is the proxy right, is it up, and may it connect there?",
                 None => "does a firewall drop it? If this machine needs a proxy, set proxy",
             };
-            format!(
-                "no connection to {host}:{port}{via} within {} s: {what}",
-                limits.connect.as_secs()
-            )
+            format!("no connection to {host}:{port}{via} within {} s: {what}", took.as_secs())
         }
         Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => format!(
             "{host}{via} didn't take the request within {} s: check firewall and proxy",
@@ -108,7 +133,7 @@ fn out_of_time(phase: Timeout, way: &Way, limits: Timeouts) -> String {
     }
 }
 
-fn proxy_refused(why: &str, way: &Way) -> (String, bool) {
+fn proxy_refused(why: &str, way: &Way) -> (String, Again) {
     let Way { host, port, proxy } = way;
     let (proxy, proxy_port) = proxy.as_ref().map_or(("", 0), |(host, port)| (host, *port));
     let proxy = format!("the proxy {proxy}:{proxy_port}");
@@ -121,28 +146,29 @@ fn proxy_refused(why: &str, way: &Way) -> (String, bool) {
                  http://user:password@host:port, with % and what is special in an address \
                  percent-encoded; it must take the method Basic"
             );
-            (text, false)
+            (text, Again::Mended)
         }
         Some(status @ (502..=504)) => {
             let text = format!(
                 "{proxy} can't reach {host}:{port} (HTTP {status}): check the proxy's own DNS and \
                  its way to the internet"
             );
-            (text, true)
+            (text, Again::Soon)
         }
         Some(status) => {
             let text = format!(
                 "{proxy} refuses to connect to {host}:{port} (HTTP {status}): allow this machine \
                  that host in the proxy's rules"
             );
-            (text, matches!(status, 408 | 429 | 500..))
+            let passing = matches!(status, 408 | 429 | 500..);
+            (text, if passing { Again::Soon } else { Again::Mended })
         }
         None => {
             let text = format!(
                 "{proxy} broke off when asked to connect to {host}:{port}: is it an HTTP proxy, and \
                  its port the right one?"
             );
-            (text, true)
+            (text, Again::Soon)
         }
     }
 }
@@ -155,16 +181,14 @@ fn broken_connection(error: &io::Error, way: &Way) -> String {
         None => format!("{host}:{port}"),
     };
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
+        _ if is_refused(error) => {
             let what = match proxy {
                 Some(_) => "is it up, and is its port right?",
                 None => "does a firewall reject it? If this machine needs a proxy, set proxy",
             };
             format!("{peer} refuses the connection: {what}")
         }
-        io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown => format!(
+        _ if is_unreachable(error) => format!(
             "there is no way to {peer} ({error}): check this machine's network{}",
             if proxy.is_none() { ", or set proxy" } else { "" }
         ),

@@ -42,7 +42,7 @@ fn an_answer_that_does_not_begin() {
     let silent = host(b"");
     let text = "127.0.0.1 took the request, but didn't answer in time: check firewall and proxy, \
                 and Microsoft's service health; the next run asks again";
-    let expected = NoAnswer { text: text.to_owned(), passing: false };
+    let expected = NoAnswer { text: text.to_owned(), again: Again::NextRun };
     let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
     let url = format!("http://{silent}/");
     assert_eq!(refused(http(limits).send(&url, None, Payload::Get)), expected);
@@ -58,7 +58,7 @@ fn a_connection_that_does_not_come_about_is_tried_once_in_a_run() {
     let silent = host(b"");
     let limits = Timeouts { connect: SHORT, sign_in: LONG, silence: LONG };
     let (ca, _) = office365_simulator::tls::ca_and_server(&["127.0.0.1"]);
-    let own_roots = read_bundle("p".as_ref(), ca.as_bytes()).unwrap();
+    let own_roots = parse_bundle("p".as_ref(), ca.as_bytes()).unwrap();
     let network = Network { connections: 1, own_roots, timeouts: limits, ..Network::default() };
     let http = Http::new(network);
     let url = format!("https://{silent}/");
@@ -66,7 +66,7 @@ fn a_connection_that_does_not_come_about_is_tried_once_in_a_run() {
         "no connection to {silent} within 1 s: does a firewall drop it? If this machine needs a \
          proxy, set proxy"
     );
-    let expected = NoAnswer { text, passing: false };
+    let expected = NoAnswer { text, again: Again::NextRun };
     for _ in 0..2 {
         assert_eq!(refused(http.send(&url, None, Payload::Get)), expected);
         assert_eq!(http.requests(), 1);
@@ -80,9 +80,48 @@ fn a_host_that_has_answered_before_is_no_dead_end() {
     assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
     let uri: Uri = url.parse().unwrap();
     let (_, way) = http.route(&uri).unwrap();
-    let fault = NoAnswer { text: String::new(), passing: false };
-    http.note_dead_end(way, &fault);
+    let fault = NoAnswer { text: String::new(), again: Again::NextRun };
+    http.note_dead_end(way.clone(), &fault);
     assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+    // Two went at the same time, and it is the slower one who got through.
+    http.ways().clear();
+    http.note_dead_end(way.clone(), &fault);
+    assert_eq!(refused(http.send(&url, None, Payload::Get)), fault);
+    http.note_answer(way);
+    assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+}
+
+#[test]
+fn a_connection_that_takes_long_to_fail_is_a_dead_end_and_one_that_fails_at_once_is_not() {
+    use std::io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+    };
+    let unresolved = || {
+        let text = "failed to lookup address information: Name or service not known";
+        ureq::Error::Io(io::Error::other(text))
+    };
+    let io = |kind: io::ErrorKind| ureq::Error::Io(kind.into());
+    let (at_once, late) = (Duration::from_millis(900), Duration::from_secs(7));
+    for (error, ends) in [
+        (unresolved(), true),
+        (ureq::Error::Timeout(Timeout::Connect), true),
+        (io(ConnectionRefused), true),
+        (io(HostUnreachable), true),
+        (io(NetworkUnreachable), true),
+        (io(ConnectionReset), false),
+        (ureq::Error::Timeout(Timeout::RecvResponse), false),
+    ] {
+        assert!(!is_dead_end(&error, at_once), "{error}");
+        assert_eq!(is_dead_end(&error, late), ends, "{error}");
+    }
+    // Of two addresses the first took all the time; there is no way to the second.
+    let way = Way::new("manage.office.com", 443, None);
+    let fault = no_answer(&io(NetworkUnreachable), &way, late, Timeouts::default());
+    assert_eq!(fault.again, Again::NextRun);
+    assert!(fault.text.starts_with("no connection to manage.office.com:443 within 7 s"));
+    let fault = no_answer(&io(NetworkUnreachable), &way, at_once, Timeouts::default());
+    assert_eq!(fault.again, Again::Soon);
+    assert!(fault.text.starts_with("there is no way to manage.office.com:443 ("), "{fault:?}");
 }
 
 #[test]
@@ -103,7 +142,7 @@ fn a_body_that_stalls() {
         });
     }
     let text = "the answer of 127.0.0.1 broke off: it has stalled, nothing came for 1 s".to_owned();
-    let expected = NoAnswer { text, passing: false };
+    let expected = NoAnswer { text, again: Again::NextRun };
     assert_eq!(results.iter().take(3).collect::<Vec<_>>(), [(); 3].map(|()| expected.clone()));
 }
 
@@ -123,19 +162,14 @@ fn a_sign_in_whose_answer_never_ends() {
     let form = Secret::new("a=b");
     let answer = http(limits).send(&url, None, Payload::Form(&form)).unwrap();
     let text = "the answer of 127.0.0.1 broke off: it was not complete within 1 s".to_owned();
-    let expected = NoAnswer { text, passing: false };
+    let expected = NoAnswer { text, again: Again::NextRun };
     assert_eq!(answer.read(99_999_999).unwrap_err(), expected);
 }
 
 #[test]
-fn what_is_no_http_or_ends_too_soon_may_go_better_the_next_time() {
-    for (says, text) in [
-        (&b"SSH-2.0-OpenSSH_9.6\r\n\r\n"[..], "what 127.0.0.1 answers is no HTTP ("),
-        (b"HTTP/1.1 200 OK\r\n", "127.0.0.1 took the request, but didn't answer in time"),
-    ] {
-        let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
-        let url = format!("http://{}/", host(says));
-        let fault = refused(http(limits).send(&url, None, Payload::Get));
-        assert!(fault.text.starts_with(text), "{fault:?}");
-    }
+fn what_is_no_http_may_go_better_in_a_moment() {
+    let url = format!("http://{}/", host(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"));
+    let fault = refused(http(Timeouts::default()).send(&url, None, Payload::Get));
+    assert!(fault.text.starts_with("what 127.0.0.1 answers can't be read as HTTP ("), "{fault:?}");
+    assert_eq!(fault.again, Again::Soon);
 }

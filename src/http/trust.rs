@@ -2,25 +2,19 @@
 //! its place, and those of `ca_path`.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memchr::memmem;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 
+use super::verifier::Verifier;
 use crate::bounded::read_at_most;
-use crate::certificate::Certificate;
-use crate::timestamp::Timestamp;
 
 /// The largest file of SSL_CERT_FILE: a system's has a quarter of a megabyte.
 const MOST_STORE: u64 = 16 << 20;
@@ -36,13 +30,22 @@ impl Stores {
     /// Picks SSL_CERT_FILE and SSL_CERT_DIR out of `variable`, a look-up of the environment.
     #[must_use]
     pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let given = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let folders = given("SSL_CERT_DIR").unwrap_or_default();
+        let folders = variable("SSL_CERT_DIR").unwrap_or_default();
         Self {
-            file: given("SSL_CERT_FILE").map(PathBuf::from),
+            file: variable("SSL_CERT_FILE").map(PathBuf::from),
             folders: std::env::split_paths(&folders)
                 .filter(|folder| !folder.as_os_str().is_empty())
                 .collect(),
+        }
+    }
+
+    /// What they are, for messages.
+    fn name(&self) -> &'static str {
+        match (&self.file, &*self.folders) {
+            (None, []) => "the system's store",
+            (Some(_), []) => "SSL_CERT_FILE",
+            (None, _) => "SSL_CERT_DIR",
+            (Some(_), _) => "SSL_CERT_FILE and SSL_CERT_DIR",
         }
     }
 
@@ -56,6 +59,13 @@ impl Stores {
             format!("the environment variable {variable} names {}, which {fault}", path.display())
         };
         if let Some(path) = file {
+            if path.as_os_str().is_empty() {
+                return Err(
+                    "the environment variable SSL_CERT_FILE is set, but empty: unset it, or \
+                            let it name a file"
+                        .to_owned(),
+                );
+            }
             let text = File::open(path).and_then(|file| read_at_most(file, MOST_STORE));
             let text = text.map_err(|error| {
                 names("SSL_CERT_FILE", path, &format!("can't be read: {error}"))
@@ -85,11 +95,12 @@ impl Stores {
     }
 }
 
-/// Reads the bundle that `ca_path` names; `path` is for messages.
+/// Parses the bundle that `ca_path` names, as `path`; how many of its certificates can't be used is
+/// logged.
 ///
 /// # Errors
 /// It holds no certificate that can be used.
-pub fn read_bundle(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn parse_bundle(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let (mut usable, mut all) = (Vec::new(), 0);
     for certificate in CertificateDer::pem_slice_iter(pem) {
         all += 1;
@@ -123,14 +134,15 @@ pub(super) fn client_config(
     own: &[CertificateDer<'static>],
 ) -> Result<Arc<ClientConfig>, String> {
     let found = stores.load()?;
+    let store = stores.name();
     for error in &found.errors {
-        log::warn!("trusted certificates: {error}");
+        log::warn!("trusted certificates: {store}: {error}");
     }
     let mut roots = RootCertStore::empty();
     let (usable, unusable) = roots.add_parsable_certificates(found.certs);
     if unusable > 0 {
         log::warn!(
-            "trusted certificates: {unusable} of the system's {} can't be used",
+            "trusted certificates: {store}: {unusable} of {} can't be used",
             usable + unusable
         );
     }
@@ -148,122 +160,13 @@ pub(super) fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { inner, has_own: !own.is_empty() }))
+        .with_custom_certificate_verifier(Arc::new(Verifier {
+            inner,
+            store,
+            has_own: !own.is_empty(),
+        }))
         .with_no_client_auth();
     Ok(Arc::new(config))
-}
-
-/// rustls's own verifier; of a certificate that it refuses the error says whose it is.
-#[derive(Debug)]
-struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
-    has_own: bool,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
-        verified.map_err(|error| {
-            let Error::InvalidCertificate(why) = error else {
-                return error;
-            };
-            let refused = Refused(refusal(&why, end_entity, intermediates, self.has_own));
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
-        })
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Why a certificate was refused, and what to do.
-#[derive(Debug)]
-struct Refused(String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
-
-fn refusal(
-    why: &CertificateError,
-    end_entity: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    has_own: bool,
-) -> String {
-    let issuer = |der: &CertificateDer<'_>| {
-        Certificate::parse(der).map_or_else(|| "(unreadable)".to_owned(), |read| read.issuer)
-    };
-    let first = issuer(end_entity);
-    let mut issued = format!("issued by \"{first}\"");
-    if let Some(last) = intermediates.last().map(issuer).filter(|last| *last != first) {
-        issued = format!("{issued} below \"{last}\"");
-    }
-    let time =
-        |time: &UnixTime| Timestamp::from_unix(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    let fault = match why {
-        CertificateError::UnknownIssuer => "whom this machine doesn't trust".to_owned(),
-        CertificateError::ExpiredContext { not_after, .. } => {
-            format!("has expired, at {}", time(not_after))
-        }
-        CertificateError::NotValidYetContext { not_before, .. } => {
-            format!("is not valid before {}", time(not_before))
-        }
-        CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("is for {}", crate::content::excerpt(&presented.join(", ")))
-        }
-        other => format!("can't be used ({other:?})"),
-    };
-    let ca = if has_own {
-        "add its CA certificate to the file of ca_path"
-    } else {
-        "name its CA certificate with ca_path"
-    };
-    let other = match why {
-        CertificateError::UnknownIssuer => "update the package ca-certificates",
-        CertificateError::ExpiredContext { .. } | CertificateError::NotValidYetContext { .. } => {
-            "set this machine's clock (NTP)"
-        }
-        _ => "check login_url, management_url and this machine's DNS",
-    };
-    format!(
-        "its certificate, {issued}, {fault}; if this is a proxy that opens TLS, {ca}; else {other}"
-    )
 }
 
 #[cfg(test)]
@@ -283,7 +186,7 @@ mod tests {
         assert_eq!(named.file, Some(PathBuf::from("/a")));
         assert_eq!(named.folders, [PathBuf::from("/b"), PathBuf::from("/c")]);
         let none = stores(&[("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", "")]);
-        assert_eq!((none.file, none.folders), (None, vec![]));
+        assert_eq!((none.file, none.folders), (Some(PathBuf::new()), vec![]));
     }
 
     #[test]
@@ -307,13 +210,15 @@ mod tests {
             missing.contains("SSL_CERT_DIR names ") && missing.contains("can't be read: No such"),
             "{missing}"
         );
+        let unnamed = load(&[("SSL_CERT_FILE", "")]);
+        assert!(unnamed.contains("SSL_CERT_FILE is set, but empty: unset it"), "{unnamed}");
         let none = load(&[("SSL_CERT_DIR", &path("none"))]);
         assert!(none.ends_with("/none, which holds no PEM certificate"), "{none}");
     }
 
     #[test]
     fn a_bundle_without_a_certificate_that_can_be_used_is_an_error() {
-        let read = |pem: &str| read_bundle(Path::new("p"), pem.as_bytes()).map(|good| good.len());
+        let read = |pem: &str| parse_bundle(Path::new("p"), pem.as_bytes()).map(|good| good.len());
         assert_eq!(read("no PEM"), Err("it holds no PEM certificate".to_owned()));
         let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let none = "of the 2 certificates in it none can be used";

@@ -1,10 +1,13 @@
 //! Hundreds of tenants in one configuration, some of them dead.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
 use office365_simulator::{Blob, Call, Fault, Simulator, Tenant};
-use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
+};
 use time::Duration;
 
 use crate::harness::{CLIENT, PATIENCE, SECRET, Site, TENANT, record, write_file};
@@ -63,22 +66,25 @@ fn publish(site: &Site, tenants: impl Iterator<Item = usize>, round: &str) -> BT
 /// An address where connections are never taken: the queue of those that wait is full.
 struct Blackhole {
     address: SocketAddr,
-    _listener: std::os::fd::OwnedFd,
-    _waiting: Vec<TcpStream>,
+    _sockets: Vec<OwnedFd>,
 }
 
 impl Blackhole {
     fn dig() -> Self {
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let new =
+            |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        let listener = new(SocketFlags::CLOEXEC);
         bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         listen(&listener, 0).unwrap();
         let address = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
-        let mut waiting = Vec::new();
-        let patience = std::time::Duration::from_millis(200);
-        while let Ok(stream) = TcpStream::connect_timeout(&address, patience) {
-            waiting.push(stream);
+        let mut sockets = vec![listener];
+        // One fills the queue, and the others don't wait until it has room.
+        for _ in 0..4 {
+            let waiting = new(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+            let _ = connect(&waiting, &address);
+            sockets.push(waiting);
         }
-        Self { address, _listener: listener, _waiting: waiting }
+        Self { address, _sockets: sockets }
     }
 }
 

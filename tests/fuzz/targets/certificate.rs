@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use wodle_office365::auth::{ClientCertificate, PrivateKey};
 use wodle_office365::certificate::Certificate;
-use wodle_office365::http::read_bundle;
+use wodle_office365::http::parse_bundle;
 use wodle_office365::timestamp::Timestamp;
 
 /// The key of the seeds' certificate.
@@ -19,10 +19,9 @@ fn key() -> PrivateKey {
 
 fuzz_target!(|input: &[u8]| {
     if let Some(certificate) = Certificate::parse(input) {
-        for name in [&certificate.issuer, &certificate.subject] {
-            assert!(!name.is_empty() && name.chars().count() <= 501, "{} bytes", name.len());
-            assert!(!name.contains(char::is_control), "{name:?}");
-        }
+        let name = &certificate.issuer;
+        assert!(!name.is_empty() && name.chars().count() <= 200, "{} bytes", name.len());
+        assert!(!name.contains(char::is_control), "{name:?}");
         for time in [certificate.not_before, certificate.not_after] {
             assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
         }
@@ -35,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(certificate.assertion("c", "https://l", now).is_ok(), "it has our key");
     }
     let _ = PrivateKey::read(input);
-    if let Ok(bundle) = read_bundle("p".as_ref(), input) {
+    if let Ok(bundle) = parse_bundle("p".as_ref(), input) {
         assert!(!bundle.is_empty());
     }
 });
