@@ -22,6 +22,9 @@ pub enum Kind {
     Configuration,
 }
 
+/// No notice says more, in characters: even escaped it is then a line that Wazuh doesn't cut.
+const MOST_RESPONSE: usize = 8_000;
+
 /// One notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
@@ -69,11 +72,16 @@ impl Notice {
         content_type: Option<ContentType>,
         response: impl Into<String>,
     ) -> Self {
+        let mut response = response.into();
+        if let Some((end, _)) = response.char_indices().nth(MOST_RESPONSE) {
+            response.truncate(end);
+            response.push('…');
+        }
         Self {
             tenant_id: tenant_id.to_owned(),
             subscription_name: content_type.map_or("", ContentType::name).to_owned(),
             notice: kind,
-            response: response.into(),
+            response,
             code: None,
             from: None,
             to: None,
@@ -113,6 +121,17 @@ impl Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_there_is_to_say_is_a_line_that_is_not_cut() {
+        let name = "\u{1}".repeat(253);
+        let text = "\u{1}".repeat(1 << 20);
+        let id = "\u{1}".repeat(1024);
+        let notice = Notice::new(Kind::Failure, &name, None, text).content(&id);
+        assert!(notice.line().len() <= 64_512, "{}", notice.line().len());
+        assert!(notice.response.ends_with('…'));
+        assert_eq!(Notice::new(Kind::Gap, "t", None, "short").response, "short");
+    }
 
     #[test]
     fn a_notice_has_the_native_form_and_survives_the_state() {
