@@ -10,7 +10,7 @@ use crate::auth::{self, Credentials, Grant, TokenRequest};
 use crate::clock::Clock;
 use crate::config::{Tenant, is_guid};
 use crate::content::{
-    Blob, ContentType, Hidden, Reaction, Refusal, classify, is_error_body, parse_listing,
+    Blob, ContentType, Reaction, Refusal, classify, is_error_body, parse_listing,
     parse_subscriptions,
 };
 use crate::http::{Again, Answer, Http, NoAnswer, Payload};
@@ -18,6 +18,7 @@ use crate::records::Records;
 use crate::secret::Secret;
 use crate::state::Window;
 use crate::timestamp::{MINUTE, Timestamp, age};
+use crate::words::Hidden;
 
 /// The largest error body that is looked at.
 const MOST_ERROR: usize = 64 << 10;
@@ -181,7 +182,7 @@ impl Api {
     pub fn sign_in(&self, tenant: &Tenant, credentials: &Credentials) -> Result<Grant, Trouble> {
         let url = format!("{}/{}/oauth2/v2.0/token", tenant.login, tenant.tenant_id);
         let (client_id, management) = (&tenant.client_id, &tenant.management);
-        let now = self.clock.login_now();
+        let now = self.clock.login_now(&tenant.login);
         let request = TokenRequest::new(client_id, management, &url, credentials, now)
             .map_err(|why| Trouble::refused(why.to_owned()))?;
         let answer = self.http.send(&url, None, Payload::Form(&request.form))?;
@@ -195,9 +196,8 @@ impl Api {
         let mut refusal = auth::classify_login(status, &body, request.hidden());
         // The assertion was made for another time than the login host's: the next one is not.
         let off = date.map_or(0, |date| date.since(now).abs());
-        if let Some(date) = date.filter(|_| refusal.is_of_time() && off > MINUTE)
-            && self.clock.observe_login(date)
-        {
+        if let Some(date) = date.filter(|_| refusal.is_of_time() && off > MINUTE) {
+            self.clock.observe_login(&tenant.login, date);
             refusal.passing = true;
             refusal.text = format!("{}; its time differed by {}", refusal.text, age(off));
         }
@@ -218,7 +218,7 @@ impl Api {
     pub fn subscriptions(&self, access: &Access) -> Result<Vec<ContentType>, Trouble> {
         let url = access.signed(&format!("{}/subscriptions/list", access.root));
         let (body, _) = self.array(access, &url)?;
-        parse_subscriptions(&body).map_err(Trouble::passing)
+        parse_subscriptions(&body).map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))
     }
 
     /// Starts a subscription. That it is on already is as good.
@@ -268,7 +268,9 @@ impl Api {
 
     fn page(&self, access: &Access, url: &str) -> Result<Page, Trouble> {
         let (body, next) = self.array(access, url)?;
-        Ok(Page { blobs: parse_listing(&body).map_err(Trouble::passing)?, next })
+        let blobs = parse_listing(&body);
+        let blobs = blobs.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))?;
+        Ok(Page { blobs, next })
     }
 
     /// Begins to fetch a blob; `buffer` is for what is read of it.
@@ -281,7 +283,7 @@ impl Api {
         uri: &str,
         buffer: &'a mut Vec<u8>,
     ) -> Result<Records<'a, impl Read + use<>>, Trouble> {
-        let answer = self.call(access, &access.own(uri)?, Payload::Get)?;
+        let answer = self.call(access, &access.own(uri)?, Payload::Stream)?;
         if answer.status == 200 {
             return Ok(Records::new(answer.into_reader(), self.max_held, buffer));
         }

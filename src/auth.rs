@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 pub use self::certificate::{ClientCertificate, PrivateKey};
-use crate::content::{ContentType, Hidden, without_bom};
-use crate::secret::Secret;
+use crate::content::{ContentType, without_bom};
+use crate::secret::{FORM, Secret};
 use crate::timestamp::Timestamp;
+use crate::words::Hidden;
 
 /// The token as it is kept between runs is renewed this many seconds before its end.
 pub const RENEW_BEFORE: i64 = 300;
@@ -28,9 +29,6 @@ pub enum Credentials {
     Certificate(Arc<ClientCertificate>),
 }
 
-/// Everything that is encoded except RFC 3986's unreserved characters.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// The `client_assertion_type` of a JWT (RFC 7523).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -39,8 +37,8 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 pub struct TokenRequest {
     /// Its body.
     pub form: Secret,
-    /// What must not be shown of it: each secret as it is and as it stands in the form.
-    secrets: [Secret; 2],
+    /// What must not be shown of it.
+    secret: Secret,
 }
 
 impl TokenRequest {
@@ -80,15 +78,13 @@ impl TokenRequest {
             form.push('=');
             form.extend(utf8_percent_encode(value, FORM));
         }
-        let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.reveal().len()));
-        encoded.extend(utf8_percent_encode(secret.reveal(), FORM));
-        Ok(Self { form: form.into(), secrets: [secret, encoded.into()] })
+        Ok(Self { form: form.into(), secret })
     }
 
     /// What must not be shown of an answer.
     #[must_use]
     pub fn hidden(&self) -> Hidden<'_> {
-        Hidden(&self.secrets)
+        Hidden(std::slice::from_ref(&self.secret))
     }
 }
 
@@ -304,7 +300,7 @@ mod tests {
         );
         assert_eq!(
             format!("{secret:?} {request:?}"),
-            "ClientSecret((secret)) TokenRequest { form: (secret), secrets: [(secret), (secret)] }"
+            "ClientSecret((secret)) TokenRequest { form: (secret), secret: (secret) }"
         );
     }
 

@@ -1,8 +1,8 @@
 //! What an X.509 certificate (RFC 5280) says of itself. Nothing is verified here: of the certificates
 //! that a host presents that is rustls's matter, of our own Microsoft's.
 
-use crate::content::excerpt;
 use crate::timestamp::Timestamp;
+use crate::words::excerpt;
 
 /// What is of interest in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

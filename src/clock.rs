@@ -2,8 +2,9 @@
 //! decides how far positions move and what is older than 7 days. The login host's own `Date` counts
 //! for what is signed for it, no more.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::timestamp::Timestamp;
@@ -13,7 +14,8 @@ use crate::timestamp::Timestamp;
 pub struct Clock {
     offset: AtomicI64,
     seen: AtomicBool,
-    login_offset: OnceLock<i64>,
+    /// By the login host's origin.
+    login_offsets: Mutex<HashMap<String, i64>>,
 }
 
 impl Clock {
@@ -21,7 +23,7 @@ impl Clock {
     #[must_use]
     pub fn new(offset: i64) -> Self {
         let (offset, seen) = (AtomicI64::new(offset), AtomicBool::new(false));
-        Self { offset, seen, login_offset: OnceLock::new() }
+        Self { offset, seen, login_offsets: Mutex::default() }
     }
 
     /// The API's time now.
@@ -48,15 +50,20 @@ impl Clock {
         self.seen.store(true, Ordering::Relaxed);
     }
 
-    /// The login host's time now: the API's until this run has seen its own.
+    /// A login host's time now: the API's unless it was seen to differ in this run.
     #[must_use]
-    pub fn login_now(&self) -> Timestamp {
-        self.login_offset.get().map_or_else(|| self.now(), |offset| local_now().plus(*offset))
+    pub fn login_now(&self, origin: &str) -> Timestamp {
+        let offset = self.login_offsets().get(origin).copied();
+        offset.map_or_else(|| self.now(), |offset| local_now().plus(offset))
     }
 
-    /// Takes over the `Date` of an answer of the login host, the first of a run; whether it did.
-    pub fn observe_login(&self, date: Timestamp) -> bool {
-        self.login_offset.set(date.since(local_now())).is_ok()
+    /// Takes over the `Date` of an answer of a login host.
+    pub fn observe_login(&self, origin: &str, date: Timestamp) {
+        self.login_offsets().insert(origin.to_owned(), date.since(local_now()));
+    }
+
+    fn login_offsets(&self) -> MutexGuard<'_, HashMap<String, i64>> {
+        self.login_offsets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,8 +10,10 @@ mod verifier;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
@@ -31,11 +33,11 @@ use crate::proxy::{Environment, Proxy};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-/// How long is waited for what, once a name has been resolved.
+/// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a connection: TCP, a proxy's consent, and TLS together; a proxy that answers bit by bit has
-    /// it for each.
+    /// For a name to be resolved; then for a connection: TCP, a proxy's consent, and TLS together. A
+    /// proxy that answers bit by bit has it for each bit.
     pub connect: Duration,
     /// For the answer to a sign-in to begin, and then for it to end, which takes Microsoft less than a
     /// second. Wazuh sends nobody's events before the run has ended: all wait for one that hangs.
@@ -54,6 +56,9 @@ impl Default for Timeouts {
         }
     }
 }
+
+/// What breaks off whatever is still in flight.
+const OVER: &str = "the run's time was over (run_timeout)";
 
 /// The largest head of a request, in bytes: an address of Microsoft's and a token take 4 KiB. Each
 /// connection fills a buffer of that size with zeros.
@@ -95,8 +100,9 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     body: Body,
     host: String,
-    /// How long it may be silent; a sign-in's, how long it may take.
+    /// How long it may be silent, or take.
     limit: Duration,
+    shut: Arc<AtomicBool>,
 }
 
 impl Answer {
@@ -130,7 +136,7 @@ impl Answer {
     /// The body as a stream.
     #[must_use]
     pub fn into_reader(self) -> Content {
-        Content { body: self.body.into_reader(), limit: self.limit }
+        Content { body: self.body.into_reader(), limit: self.limit, shut: self.shut }
     }
 }
 
@@ -138,6 +144,7 @@ impl Answer {
 pub struct Content {
     body: BodyReader<'static>,
     limit: Duration,
+    shut: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Content {
@@ -151,6 +158,8 @@ impl Read for Content {
         self.body.read(buffer).map_err(|error| {
             let limit = self.limit.as_secs();
             let text = match exceeded(&error) {
+                // It is we who have broken it off.
+                _ if self.shut.load(Ordering::Relaxed) => format!("it had not ended when {OVER}"),
                 None => return error,
                 Some(Timeout::RecvBody) => format!("it was not complete within {limit} s"),
                 Some(_) => format!("it has stalled, nothing came for {limit} s"),
@@ -163,8 +172,10 @@ impl Read for Content {
 /// What a request carries.
 #[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
-    /// Nothing: a GET.
+    /// Nothing: a GET whose answer is read at once.
     Get,
+    /// Nothing: a GET whose answer is read bit by bit, however long that takes.
+    Stream,
     /// Nothing, by POST.
     Post,
     /// A sign-in's form, by POST.
@@ -198,14 +209,15 @@ pub struct Http {
     agents: Mutex<Vec<(Route, Agent)>>,
     /// The ways that this run has tried: whether they lead anywhere.
     ways: Mutex<HashMap<Way, Found>>,
-    shut: AtomicBool,
+    shut: Arc<AtomicBool>,
     requests: AtomicU64,
 }
 
 /// What a run has found at the end of a way.
 #[derive(Debug)]
 enum Found {
-    Answers,
+    /// Somebody who answers, but for those who have missed him since.
+    Answers { missed: usize },
     /// Nothing: this is what is said to whoever wants to go there, too.
     DeadEnd(NoAnswer),
 }
@@ -225,7 +237,7 @@ impl Http {
             tls: OnceLock::new(),
             agents: Mutex::new(Vec::new()),
             ways: Mutex::new(HashMap::new()),
-            shut: AtomicBool::new(false),
+            shut: Arc::new(AtomicBool::new(false)),
             requests: AtomicU64::new(0),
         }
     }
@@ -276,14 +288,21 @@ impl Http {
         let begun = Instant::now();
         let bearer = bearer.map(|token| Zeroizing::new(format!("Bearer {}", token.reveal())));
         let bearer = bearer.as_ref().map(|bearer| bearer.as_str());
+        let limits = self.network.timeouts;
+        // Of what is read at once, the answer's end is waited for as long as its beginning.
+        let (limit, whole) = match payload {
+            Payload::Stream => (limits.silence, None),
+            Payload::Get | Payload::Post => (limits.silence, Some(limits.silence)),
+            Payload::Form(_) => (limits.sign_in, Some(limits.sign_in)),
+        };
         let result = match payload {
-            Payload::Get => {
+            Payload::Get | Payload::Stream => {
                 let request = agent.get(&uri);
-                match bearer {
+                let request = match bearer {
                     Some(bearer) => request.header("Authorization", bearer),
                     None => request,
-                }
-                .call()
+                };
+                request.config().timeout_recv_body(whole).build().call()
             }
             Payload::Post | Payload::Form(_) => {
                 let request = agent.post(&uri);
@@ -291,13 +310,14 @@ impl Http {
                     Some(bearer) => request.header("Authorization", bearer),
                     None => request,
                 };
+                let request = request
+                    .config()
+                    .timeout_recv_response(Some(limit))
+                    .timeout_recv_body(whole)
+                    .build();
                 match payload {
                     Payload::Form(form) => request
                         .content_type("application/x-www-form-urlencoded")
-                        .config()
-                        .timeout_recv_response(Some(self.network.timeouts.sign_in))
-                        .timeout_recv_body(Some(self.network.timeouts.sign_in))
-                        .build()
                         .send(form.reveal()),
                     _ => request.send_empty(),
                 }
@@ -305,21 +325,19 @@ impl Http {
         };
         let took = begun.elapsed();
         let path = uri.path();
-        let limits = self.network.timeouts;
         match result {
             Ok(response) => {
                 let (status, took) = (response.status().as_u16(), took.as_millis());
                 log::debug!("HTTP {status} in {took} ms from {host}{path}");
                 self.note_answer(way);
-                let limit = match payload {
-                    Payload::Form(_) => limits.sign_in,
-                    Payload::Get | Payload::Post => limits.silence,
-                };
-                Ok(answer(response, host, limit))
+                Ok(answer(response, host, limit, Arc::clone(&self.shut)))
             }
             Err(error) => {
                 let mut fault = no_answer(&error, &way, took, limits);
-                if is_dead_end(&error, took) {
+                if self.shut.load(Ordering::Relaxed) {
+                    fault.text = format!("{host} had not answered when {OVER}");
+                    fault.again = Again::NextRun;
+                } else if is_dead_end(&error, took) {
                     fault.again = Again::NextRun;
                     self.note_dead_end(way, &fault);
                 }
@@ -335,12 +353,20 @@ impl Http {
 
     /// Notes that a way leads somewhere, whatever others who went it at the same time have found.
     fn note_answer(&self, way: Way) {
-        self.ways().insert(way, Found::Answers);
+        self.ways().insert(way, Found::Answers { missed: 0 });
     }
 
-    /// Notes that a way leads nowhere, unless it has led somewhere in this run.
+    /// Notes that a way leads nowhere. If it has led somewhere in this run, it takes more of them in a
+    /// row than can be under way together.
     fn note_dead_end(&self, way: Way, fault: &NoAnswer) {
-        self.ways().entry(way).or_insert_with(|| Found::DeadEnd(fault.clone()));
+        let mut ways = self.ways();
+        let found = ways.entry(way).or_insert_with(|| Found::DeadEnd(fault.clone()));
+        if let Found::Answers { missed } = found {
+            *missed += 1;
+            if *missed > self.network.connections {
+                *found = Found::DeadEnd(fault.clone());
+            }
+        }
     }
 
     fn ways(&self) -> MutexGuard<'_, HashMap<Way, Found>> {
@@ -379,7 +405,7 @@ impl Http {
             .build();
         let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
         let connector = connector.chain(TlsConnector(tls));
-        let agent = Agent::with_parts(config, connector, SystemResolver);
+        let agent = Agent::with_parts(config, connector, SystemResolver(timeouts.connect));
         agents.push((route, agent.clone()));
         Ok(agent)
     }
@@ -400,10 +426,9 @@ impl Http {
     }
 }
 
-/// The system's resolver, without a limit of ours: for one, ureq would start a thread each time, and
-/// panic where no thread can be had. The system's has its own.
+/// The system's resolver, which may wait for name servers for minutes, with a limit.
 #[derive(Debug)]
-struct SystemResolver;
+struct SystemResolver(Duration);
 
 impl Resolver for SystemResolver {
     fn resolve(
@@ -412,7 +437,26 @@ impl Resolver for SystemResolver {
         config: &Config,
         _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        DefaultResolver::default().resolve(uri, config, NextTimeout::default())
+        // Without a limit of its own, for which ureq would start a thread and panic if it can't.
+        let at_once = |uri: &Uri, config: &Config| {
+            DefaultResolver::default().resolve(uri, config, NextTimeout::default())
+        };
+        let host = uri.host().unwrap_or_default();
+        if host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
+            return at_once(uri, config);
+        }
+        let (sender, addresses) = mpsc::channel();
+        let (of, by) = (uri.clone(), config.clone());
+        let looking_up = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+            // Nobody may wait any more.
+            let _ = sender.send(at_once(&of, &by));
+        });
+        match looking_up {
+            Ok(_) => addresses
+                .recv_timeout(self.0)
+                .unwrap_or(Err(ureq::Error::Timeout(Timeout::Resolve))),
+            Err(_) => at_once(uri, config),
+        }
     }
 }
 
@@ -426,7 +470,12 @@ fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {
     builder.build().map_err(|_| format!("the proxy {host}:{} can't be used", proxy.port))
 }
 
-fn answer(response: Response<Body>, host: String, limit: Duration) -> Answer {
+fn answer(
+    response: Response<Body>,
+    host: String,
+    limit: Duration,
+    shut: Arc<AtomicBool>,
+) -> Answer {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     let date = header("Date").and_then(Timestamp::parse_http_date);
     let next_page = header("NextPageUri").map(str::trim).filter(|link| !link.is_empty());
@@ -446,5 +495,6 @@ fn answer(response: Response<Body>, host: String, limit: Duration) -> Answer {
         body: response.into_body(),
         host,
         limit,
+        shut,
     }
 }

@@ -22,6 +22,7 @@ pub mod secret;
 pub mod state;
 pub mod timestamp;
 pub mod tokens;
+pub mod words;
 
 // Effects.
 pub mod api;

@@ -18,10 +18,11 @@ pub use self::stream::{
     Stream, Window, edge_margin,
 };
 pub use self::waiting::Waiting;
-use crate::content::{ContentType, excerpt};
+use crate::content::ContentType;
 use crate::health::{Health, is_due};
 use crate::notice::{Kind, Notice};
 use crate::timestamp::{DAY, Timestamp};
+use crate::words::excerpt;
 
 /// The version of the file's form that we write and read.
 pub const VERSION: u32 = 1;

@@ -1,10 +1,11 @@
 //! A blob's lines on their way from the splitter to the output.
 
-use crate::content::{ContentType, excerpt};
+use crate::content::ContentType;
 use crate::event::{Fate, Line, Options, Unusable, append_first, append_line};
 use crate::notice::{Kind, Notice};
 use crate::records::Element;
 use crate::state::fingerprint;
+use crate::words::excerpt;
 
 /// Lines are gathered up to this many bytes before they are written.
 const FULL: usize = 128 << 10;

@@ -9,11 +9,12 @@ use super::jobs::Fetch;
 use super::{Collector, Halt};
 use crate::api::{Access, Trouble};
 use crate::clock::local_now;
-use crate::content::{Reaction, excerpt};
+use crate::content::Reaction;
 use crate::health::Failure;
 use crate::notice::Kind;
 use crate::output::Written;
 use crate::records::SplitError;
+use crate::words::excerpt;
 
 /// No worker keeps a larger buffer than this, in bytes: ordinary records need less.
 const MOST_KEPT: usize = 1 << 20;

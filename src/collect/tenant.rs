@@ -8,11 +8,12 @@ use crate::api::{Access, Started, Trouble};
 use crate::auth::{Claims, Credentials, RENEW_BEFORE};
 use crate::clock::Clock;
 use crate::config::{self, is_guid};
-use crate::content::{ContentType, Reaction, excerpt};
+use crate::content::{ContentType, Reaction};
 use crate::health::{Failure, Outcome};
 use crate::state::{ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
+use crate::words::excerpt;
 
 /// The longest pause that we choose ourselves for a tenant that is asked to slow down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -206,6 +207,11 @@ impl TenantRun {
         }
         // What was still being tried when the time was over.
         let mut failed = self.failed.take().or_else(|| self.trouble.take());
+        if failed.is_none() && self.stepping > 0 && !self.has_worked && !terminated {
+            failed = Some(Failure::of(
+                "a request had no answer yet when the run's time was over (run_timeout)",
+            ));
+        }
         let paused = !terminated && !self.is_due(Instant::now());
         if failed.is_none() && paused && self.has_work() {
             let left =

@@ -13,10 +13,11 @@ use super::values::{
 };
 use super::{Config, ConfigError, Credential, Tenant};
 use crate::cloud::{self, CLOUDS, Cloud};
-use crate::content::{ContentType, excerpt};
+use crate::content::ContentType;
 use crate::event::{Exclude, Options};
 use crate::proxy::Proxy;
 use crate::timestamp::{DAY, HOUR, MINUTE};
+use crate::words::excerpt;
 
 /// What is held in memory at least and at most, whatever `curl_max_size` says: a record must fit
 /// into a run's output.

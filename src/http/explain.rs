@@ -8,8 +8,8 @@ use rustls::CertificateError;
 use ureq::{Error, Timeout};
 
 use super::{Again, NoAnswer, Timeouts};
-use crate::content::excerpt;
 use crate::proxy::Proxy;
+use crate::words::excerpt;
 
 /// Where a request was to go, and by which way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -115,7 +115,16 @@ fn out_of_time(phase: Timeout, way: &Way, took: Duration, limits: Timeouts) -> S
     let Way { host, port, proxy } = way;
     let via = way.via();
     match phase {
-        Timeout::Resolve | Timeout::Connect => {
+        Timeout::Resolve => {
+            let name = proxy.as_ref().map_or(host, |(proxy, _)| proxy);
+            format!(
+                "the name {name} was not resolved within {} s: this machine's name servers \
+                 (/etc/resolv.conf) don't answer{}",
+                took.as_secs(),
+                if proxy.is_none() { "; or it needs a proxy: set proxy" } else { "" }
+            )
+        }
+        Timeout::Connect => {
             let what = match proxy {
                 Some(_) => "is the proxy right, is it up, and may it connect there?",
                 None => "does a firewall drop it? If this machine needs a proxy, set proxy",
@@ -152,6 +161,13 @@ fn proxy_refused(why: &str, way: &Way) -> (String, Again) {
             let text = format!(
                 "{proxy} can't reach {host}:{port} (HTTP {status}): check the proxy's own DNS and \
                  its way to the internet"
+            );
+            (text, Again::Soon)
+        }
+        Some(status @ ..400) => {
+            let text = format!(
+                "{proxy} answers HTTP {status} where it was to connect to {host}:{port}: is it an \
+                 HTTP proxy that takes CONNECT, or a page to log in to the network?"
             );
             (text, Again::Soon)
         }

@@ -87,8 +87,13 @@ fn a_host_that_has_answered_before_is_no_dead_end() {
     http.ways().clear();
     http.note_dead_end(way.clone(), &fault);
     assert_eq!(refused(http.send(&url, None, Payload::Get)), fault);
-    http.note_answer(way);
+    http.note_answer(way.clone());
     assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+    // It is gone again: as many as can be under way together find that out, and one more.
+    http.note_dead_end(way.clone(), &fault);
+    assert!(matches!(http.ways()[&way], Found::Answers { missed: 1 }));
+    http.note_dead_end(way, &fault);
+    assert_eq!(refused(http.send(&url, None, Payload::Get)), fault);
 }
 
 #[test]
@@ -137,13 +142,38 @@ fn a_body_that_stalls() {
         thread::spawn(move || {
             let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
             let url = format!("http://{}/", host(says));
-            let answer = http(limits).send(&url, None, Payload::Get).unwrap();
+            let answer = http(limits).send(&url, None, Payload::Stream).unwrap();
             sender.send(answer.read(1000).unwrap_err()).unwrap();
         });
     }
     let text = "the answer of 127.0.0.1 broke off: it has stalled, nothing came for 1 s".to_owned();
     let expected = NoAnswer { text, again: Again::NextRun };
     assert_eq!(results.iter().take(3).collect::<Vec<_>>(), [(); 3].map(|()| expected.clone()));
+}
+
+#[test]
+fn what_we_break_off_ourselves_is_not_the_others_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let sender = Arc::new(http(Timeouts::default()));
+    let waits = thread::spawn({
+        let (sender, url) = (Arc::clone(&sender), url.clone());
+        move || refused(sender.send(&url, None, Payload::Get))
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    assert!(matches!(stream.read(&mut [0; 4096]), Ok(1..)), "it has sent its request");
+    sender.shut_down();
+    let fault = waits.join().unwrap();
+    assert_eq!(fault.text, "127.0.0.1 had not answered when the run's time was over (run_timeout)");
+    assert_eq!(fault.again, Again::NextRun);
+
+    let url = format!("http://{}/", host(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["));
+    let http = http(Timeouts::default());
+    let mut content = http.send(&url, None, Payload::Stream).unwrap().into_reader();
+    assert_eq!(content.read(&mut [0; 9]).unwrap(), 1);
+    http.shut_down();
+    let error = content.read(&mut [0; 9]).unwrap_err();
+    assert_eq!(error.to_string(), "it had not ended when the run's time was over (run_timeout)");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use crate::certificate::Certificate;
-use crate::content::excerpt;
 use crate::timestamp::Timestamp;
+use crate::words::excerpt;
 
 /// rustls's own verifier; of a certificate that it refuses the error says whose it is.
 #[derive(Debug)]

@@ -95,7 +95,8 @@ fn check_refusals(body: &[u8], status: u16) {
     let json = json.trim_matches('"').to_owned();
     let escaped: String = MARKER.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
     let wrapped = MARKER.replace(' ', "\r\n");
-    let form = hidden.0[1].reveal();
+    let spellings = hidden.0[0].spellings();
+    let form = spellings[2].as_str();
     for spelling in [MARKER, json.as_str(), escaped.as_str(), wrapped.as_str(), form] {
         let (body, replaced) = replace(body, PLACEHOLDER.as_bytes(), spelling.as_bytes());
         let refusal = classify(status, &body, hidden);
