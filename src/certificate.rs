@@ -1,6 +1,8 @@
 //! What an X.509 certificate (RFC 5280) says of itself. Nothing is verified here: of the certificates
 //! that a host presents that is rustls's matter, of our own Microsoft's.
 
+use zeroize::Zeroizing;
+
 use crate::timestamp::Timestamp;
 use crate::words::excerpt;
 
@@ -59,6 +61,19 @@ impl Certificate {
         let rsa_key = (algorithm == RSA && *unused == 0).then(|| key.to_vec());
         Some(Self { issuer, not_before, not_after, rsa_key })
     }
+}
+
+/// A PEM text without a byte order mark, and without the blanks at the ends of its lines that it gets
+/// in YAML or XML; wiped, for it may hold a key.
+#[must_use]
+pub fn unindented(pem: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(pem.len() + 1));
+    let pem = pem.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(pem);
+    for line in pem.split(|b| *b == b'\n') {
+        text.extend_from_slice(line.trim_ascii());
+        text.push(b'\n');
+    }
+    text
 }
 
 /// What is left to be read of elements in the Distinguished Encoding Rules (X.690).

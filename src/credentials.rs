@@ -3,11 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use memchr::memmem;
+
 use crate::auth::{ClientCertificate, Credentials, PrivateKey};
 use crate::config::{Credential, Tenant};
 use crate::secret::Secret;
 use crate::store::Home;
 use crate::timestamp::Timestamp;
+
+/// What is said in the place of a path that may be the secret itself.
+const UNNAMED: &str =
+    "the file (its name is not shown: it has no slash, so it may be the secret itself)";
 
 /// Loads a tenant's credentials. `clocks` are those that a certificate's validity is judged by.
 ///
@@ -29,20 +35,23 @@ pub fn load(home: &Home, tenant: &Tenant, clocks: [Timestamp; 2]) -> Result<Cred
 }
 
 fn secret(home: &Home, path: &Path) -> Result<Secret, String> {
-    let path = home.resolve(path);
-    let bytes = home.read_private(&path).map_err(|error| error.to_string())?;
-    let text = std::str::from_utf8(&bytes);
-    let text = text.map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
+    let resolved = home.resolve(path);
+    let file = shown(path, &resolved);
+    let bytes = home.read_private(&resolved);
+    let bytes = bytes.map_err(|error| hide(&error.to_string(), &resolved, &file))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{file} is not UTF-8 text"))?;
     match text.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']) {
-        "" => Err(format!("{} is empty", path.display())),
+        "" => Err(format!("{file} is empty")),
         text => Ok(Secret::new(text)),
     }
 }
 
 fn private_key(home: &Home, path: &Path) -> Result<PrivateKey, String> {
-    let path = home.resolve(path);
-    let pem = home.read_private(&path).map_err(|error| error.to_string())?;
-    PrivateKey::read(&pem).map_err(|why| format!("{} can't be used: {why}", path.display()))
+    let resolved = home.resolve(path);
+    let file = shown(path, &resolved);
+    let pem = home.read_private(&resolved);
+    let pem = pem.map_err(|error| hide(&error.to_string(), &resolved, &file))?;
+    PrivateKey::read(&pem).map_err(|why| format!("{file} can't be used: {why}"))
 }
 
 fn client_certificate(
@@ -52,9 +61,20 @@ fn client_certificate(
     clocks: [Timestamp; 2],
 ) -> Result<ClientCertificate, String> {
     let path = home.resolve(path);
-    let pem = home.read_certificate(&path).map_err(|error| error.to_string())?;
-    let unusable = |why: &str| format!("{} can't be used: {why}", path.display());
-    let certificate = ClientCertificate::read(&pem, key).map_err(unusable)?;
-    certificate.check(clocks).map_err(|why| unusable(&why))?;
-    Ok(certificate)
+    let mut pem = home.read_certificate(&path).map_err(|error| error.to_string())?;
+    if memmem::find(&pem, b"PRIVATE KEY-----").is_some() {
+        // Then it is no public file.
+        pem = home.read_private(&path).map_err(|error| error.to_string())?;
+    }
+    ClientCertificate::read(&pem, key, clocks)
+        .map_err(|why| format!("{} can't be used: {why}", path.display()))
+}
+
+/// How a file is called in messages.
+fn shown(path: &Path, resolved: &Path) -> String {
+    if path.components().count() > 1 { resolved.display().to_string() } else { UNNAMED.to_owned() }
+}
+
+fn hide(text: &str, path: &Path, shown: &str) -> String {
+    text.replace(&path.display().to_string(), shown)
 }

@@ -173,6 +173,16 @@ fn tenants_of(parts: &[Part<'_>], group: &[usize]) -> BTreeSet<String> {
     group.iter().filter_map(|n| parts.get(*n)).map(|part| part.tenant_id.to_owned()).collect()
 }
 
+/// What is told of tenants that have one thing in common, each with the tenant it is about: of few
+/// each by itself, of many once for all.
+#[must_use]
+pub fn together(tenants: &BTreeSet<String>, text: &str) -> Vec<(String, String)> {
+    if tenants.len() > MOST_TOLD_APART {
+        return vec![(String::new(), format!("{}: {text}", named(tenants)))];
+    }
+    tenants.iter().map(|tenant_id| (tenant_id.clone(), text.to_owned())).collect()
+}
+
 /// `7 tenants (a, b, …)`.
 fn named(tenants: &BTreeSet<String>) -> String {
     let mut names: Vec<&str> = tenants.iter().take(MOST_NAMED).map(String::as_str).collect();

@@ -2,6 +2,7 @@
 
 mod frame;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::collect::{Collection, Cycle, Halt, Report, TenantStart};
 use crate::config::{self, Config};
 use crate::credentials;
 use crate::error::Error;
+use crate::health::together;
 use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
 use crate::logging;
 use crate::output::Output;
@@ -271,13 +273,19 @@ fn take_down(report: Report, state: &mut State, config: &Config, clock: &Clock) 
     let now = clock.now();
     let mut tokens = Tokens::default();
     state.notices.extend(report.notices);
+    let mut misconfigured: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (tenant, end) in std::iter::zip(&config.tenants, report.tenants) {
-        if let Some(why) = &end.misconfigured {
-            state.tell_configuration(&end.tenant_id, why, now);
+        if let Some(why) = end.misconfigured {
+            misconfigured.entry(why).or_default().insert(end.tenant_id.clone());
         }
         state.put_tenant(&end.tenant_id, end.state, now);
         if let Some(token) = &end.token {
             tokens.keep(tenant, token);
+        }
+    }
+    for (why, tenants) in &misconfigured {
+        for (tenant_id, text) in together(tenants, why) {
+            state.tell_configuration(&tenant_id, &text, now);
         }
     }
     state.end_poll(now, clock.offset(), config.interval, report.turns);
@@ -286,10 +294,16 @@ fn take_down(report: Report, state: &mut State, config: &Config, clock: &Clock) 
 
 /// The exit code that a run's report calls for.
 fn exit_code(report: &Report) -> u8 {
-    if report.tenants.iter().any(|tenant| tenant.misconfigured.is_some()) {
+    let misconfigured = report.tenants.iter().filter(|t| t.misconfigured.is_some()).count();
+    if misconfigured > 0 {
+        let others = if misconfigured < report.tenants.len() {
+            "; all other tenants were collected"
+        } else {
+            ""
+        };
         log::error!(
-            "a tenant's credentials can't be used: see the messages above; all other tenants were \
-             collected"
+            "the credentials of {misconfigured} tenants can't be used: see the messages \
+             above{others}"
         );
         2
     } else if report.halt == Some(Halt::Terminated) {

@@ -45,8 +45,12 @@ impl Proxy {
             None => (None, authority),
         };
         let (host, port) = split_port(address)?;
-        let host_is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:%".contains(&b);
-        if host.is_empty() || !host.bytes().all(host_is_plain) {
+        // A name, or an address, which may have a zone; nothing else has a colon in it.
+        let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        let is_address = host.split('%').next().is_some_and(|a| a.parse::<IpAddr>().is_ok());
+        let zone = |b: u8| name(b) || b"%:".contains(&b);
+        let is_plain = host.bytes().all(name) || (is_address && host.bytes().all(zone));
+        if host.is_empty() || !is_plain {
             return Err("the host is missing or malformed");
         }
         let login = match userinfo {
@@ -200,9 +204,11 @@ impl NoProxy {
             }
             Self::Domain { name, port: only } => {
                 let host = host.trim_end_matches('.').to_ascii_lowercase();
+                // Nothing is below an address.
+                let is_address = host.parse::<IpAddr>().is_ok();
                 let below = host
                     .strip_suffix(name.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+                    .is_some_and(|rest| rest.is_empty() || (rest.ends_with('.') && !is_address));
                 below && only.is_none_or(|only| only == port)
             }
         }
@@ -254,6 +260,11 @@ mod tests {
             ("https://proxy", Err("only http:// proxies are supported")),
             ("socks5://proxy", Err("only http:// proxies are supported")),
             ("http://", Err("the host is missing or malformed")),
+            // A colon in the place of the @.
+            ("http://u:hunter2:proxy:1", Err("the host is missing or malformed")),
+            ("proxy:3128:u:hunter2", Err("the port is no number from 1 to 65535")),
+            ("http:proxy:1", Err("the host is missing or malformed")),
+            ("http://[fe80::1%25eth0]:1", proxy("fe80::1%25eth0", 1, None)),
             ("http://pro xy:1", Err("the host is missing or malformed")),
             ("http://proxy:1/path", Err("there is a path behind the port")),
             ("http://proxy:0", Err("the port is no number from 1 to 65535")),
@@ -298,6 +309,9 @@ mod tests {
             ("127.0.0.0/8", "128.0.0.1", false),
             ("0.0.0.0/0", "8.8.8.8", true),
             ("10.0.0.1", "10.0.0.1", true),
+            (".0.0.1", "10.0.0.1", false),
+            ("10.0.0.1:443", "10.0.0.1", true),
+            ("10.0.0.1:80", "10.0.0.1", false),
             ("[::1]", "::1", true),
             ("2001:db8::/32", "2001:db8:1::5", true),
             ("::/0", "10.0.0.1", false),

@@ -105,12 +105,12 @@ impl Home {
         self.read_checked(path, 0o006, MOST_SECRET)
     }
 
-    /// Reads a file with a certificate of our own, which anyone may read.
+    /// Reads a file with a certificate of our own, which anyone may read; a key may be in it as well.
     ///
     /// # Errors
     /// It can't be read.
-    pub fn read_certificate(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        let bytes = open_regular(path).and_then(|file| read_at_most(file, MOST_SECRET));
+    pub fn read_certificate(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let bytes = open_regular(path).and_then(|file| read_secretly(file, MOST_SECRET));
         bytes.map_err(|error| Error::Setup(format!("{} can't be read: {error}", path.display())))
     }
 

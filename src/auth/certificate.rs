@@ -6,6 +6,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use memchr::memmem;
 use ring::rand::SystemRandom;
 use ring::signature::{KeyPair as _, RSA_PSS_SHA256, RsaKeyPair};
 use ring::{digest, rand};
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, unindented};
 use crate::secret::Secret;
 use crate::timestamp::{DAY, Timestamp};
 
@@ -45,9 +46,10 @@ impl PrivateKey {
     /// # Errors
     /// What is wrong with it and what would be right, without a word of it.
     pub fn read(pem: &[u8]) -> Result<Self, &'static str> {
-        const ONLY_RSA: &str = "the key is no RSA key, and Microsoft takes no other: make one with \
+        const ONLY_RSA: &str = "the key is no (plain) RSA key, and Microsoft takes no other: make one with \
                                 openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048";
-        let has = |text: &str| pem.windows(text.len()).any(|window| window == text.as_bytes());
+        let pem = &*unindented(pem);
+        let has = |text: &str| memmem::find(pem, text.as_bytes()).is_some();
         if has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
             return Err(
                 "the key is encrypted with a passphrase: write it out without one (openssl \
@@ -55,8 +57,15 @@ impl PrivateKey {
             );
         }
         let Ok(mut found) = PrivateKeyDer::from_pem_slice(pem) else {
-            return Err("it holds no PEM private key, which begins with -----BEGIN PRIVATE \
-                        KEY----- (of a .pfx: openssl pkcs12 -in FILE -nocerts -nodes)");
+            return Err(if has("PRIVATE KEY-----") {
+                "the key is damaged: its PEM is not whole"
+            } else if has("BEGIN CERTIFICATE") {
+                "it holds a certificate and no key: are the two files swapped?"
+            } else {
+                "it holds no PEM private key, which begins with -----BEGIN PRIVATE KEY----- (of a \
+                 DER file: openssl pkey -inform der -in OLD -out NEW; of a .pfx: openssl pkcs12 -in \
+                 FILE -nocerts -nodes)"
+            });
         };
         let (der, is_pkcs8) = match &found {
             PrivateKeyDer::Pkcs8(key) => (Some(key.secret_pkcs8_der()), true),
@@ -113,19 +122,24 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Finds the certificate in `pem` that `key` belongs to; there may be others, of its issuers.
+    /// Finds the certificate in `pem` that `key` belongs to; there may be others, of its issuers, or
+    /// an older one. `clocks`: the time as this machine has it, and as the API had it when it was
+    /// last asked; a request is worth its while if either calls the certificate valid.
     ///
     /// # Errors
-    /// There is none; the text says what is there instead.
-    pub fn read(pem: &[u8], key: PrivateKey) -> Result<Self, &'static str> {
-        let mut found = "it holds no PEM certificate, which begins with -----BEGIN \
-                         CERTIFICATE----- (of a DER file: openssl x509 -inform der -in OLD -out NEW)";
+    /// There is none that is valid; the text says what is there instead.
+    pub fn read(pem: &[u8], key: PrivateKey, clocks: [Timestamp; 2]) -> Result<Self, String> {
+        let pem = &*unindented(pem);
+        let mut found = if memmem::find(pem, b"PRIVATE KEY-----").is_some() {
+            "it holds a private key and no certificate: are the two files swapped?"
+        } else {
+            "it holds no PEM certificate, which begins with -----BEGIN CERTIFICATE----- (of a DER \
+             file: openssl x509 -inform der -in OLD -out NEW)"
+        };
+        let mut own: Vec<Self> = Vec::new();
         for der in CertificateDer::pem_slice_iter(pem) {
-            let Some((der, certificate)) = der
-                .ok()
-                .and_then(|der| Some((Certificate::parse(&der)?, der)))
-                .map(|(c, d)| (d, c))
-            else {
+            let read = der.ok().and_then(|der| Some((Certificate::parse(&der)?, der)));
+            let Some((certificate, der)) = read else {
                 found = "the certificate is damaged";
                 continue;
             };
@@ -133,20 +147,22 @@ impl ClientCertificate {
                 let Certificate { not_before, not_after, .. } = certificate;
                 let hash = digest::digest(&digest::SHA256, &der);
                 let thumbprint = URL_SAFE_NO_PAD.encode(hash);
-                return Ok(Self { key, thumbprint, not_before, not_after });
+                own.push(Self { key: key.clone(), thumbprint, not_before, not_after });
+            } else {
+                found = "the key of client_key_path is not the one of this certificate: the two \
+                         files belong to different certificates";
             }
-            found = "the key of client_key_path is not the one of this certificate: the two files \
-                     belong to different certificates";
         }
-        Err(found)
+        // The one that lasts longest of those that are valid; if none is, of all.
+        own.sort_by_key(|certificate| certificate.not_after);
+        let valid = own.iter().rposition(|certificate| certificate.check(clocks).is_ok());
+        let at = valid.or(own.len().checked_sub(1)).ok_or(found)?;
+        let certificate = own.swap_remove(at);
+        certificate.check(clocks)?;
+        Ok(certificate)
     }
 
-    /// Whether it is valid. `clocks`: the time as this machine has it, and as the API had it when it
-    /// was last asked; a request is worth its while if either says so.
-    ///
-    /// # Errors
-    /// It is not; the text says since when and what to do.
-    pub fn check(&self, clocks: [Timestamp; 2]) -> Result<(), String> {
+    fn check(&self, clocks: [Timestamp; 2]) -> Result<(), String> {
         if clocks.iter().all(|now| *now > self.not_after) {
             let end = self.not_after;
             return Err(format!(

@@ -84,9 +84,27 @@ pub(super) struct Reader<'a> {
     warnings: Vec<String>,
 }
 
-/// Whether the value of a tag must not be shown.
-fn is_secret(tag: &str) -> bool {
-    matches!(tag, "client_secret" | "proxy")
+/// Whether the value of a tag may hold a secret, be it one that belongs elsewhere, and so must not be
+/// shown.
+fn may_be_secret(tag: &str, value: &str) -> bool {
+    let of_an_id = |b: u8| b.is_ascii_hexdigit() || b"-{} ".contains(&b);
+    match tag {
+        "client_secret" => true,
+        // Microsoft's secrets have 40 characters.
+        "tenant_id" | "client_id" | "api_type" => value.len() > 24 && !value.bytes().all(of_an_id),
+        // A password stands before an @, or where somebody has forgotten it.
+        "proxy" => {
+            let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+            let port = rest.split_once(':').map_or("", |(_, port)| port);
+            value.contains('@') || !port.bytes().all(|b| b.is_ascii_digit())
+        }
+        "login_url" | "management_url" => value.contains(['@', '?', '#', '~']),
+        "client_secret_path" | "client_certificate_path" | "client_key_path" | "ca_path" => {
+            // A key, or a proxy, in the place of a path.
+            value.contains(['@', '\n']) || value.contains("://") || value.contains("-----")
+        }
+        _ => value.contains('@'),
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -180,8 +198,11 @@ impl<'a> Reader<'a> {
     fn warn_if_doubled(&mut self, tag: &str, value: &Value, doubled: bool) {
         if doubled {
             let (line, column) = place(self.text, value.at);
-            let shown =
-                if is_secret(tag) { String::new() } else { format!(" ({})", excerpt(&value.text)) };
+            let shown = if may_be_secret(tag, &value.text) {
+                String::new()
+            } else {
+                format!(" ({})", excerpt(&value.text))
+            };
             self.warnings.push(format!(
                 "{}:{line}:{column}: <{tag}> is given more than once; the last one{shown} counts",
                 self.file
@@ -232,6 +253,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The value as a path, unless it is surely none: a file's contents, or an address.
+    fn path(&self, tag: &str, value: &Value) -> Result<PathBuf, ConfigError> {
+        let text = &value.text;
+        if text.contains(char::is_control) || text.contains("://") || text.contains("-----") {
+            return self.wrong_because(tag, value, " of a file, and not what is in it");
+        }
+        Ok(PathBuf::from(&*value.text))
+    }
+
     /// An error that names the tag, the value given (never a secret's) and what is allowed.
     fn wrong<T>(&self, tag: &str, value: &Value) -> Result<T, ConfigError> {
         self.wrong_because(tag, value, "")
@@ -239,15 +269,7 @@ impl<'a> Reader<'a> {
 
     /// The same, with what is wrong about it.
     fn wrong_because<T>(&self, tag: &str, value: &Value, why: &str) -> Result<T, ConfigError> {
-        let of_an_id = |b: u8| b.is_ascii_hexdigit() || b"-{} ".contains(&b);
-        let may_be_secret = match tag {
-            "client_secret" => true,
-            // Pasted into the wrong tag: Microsoft's secrets have 40 characters.
-            "tenant_id" | "client_id" => value.text.len() > 24 && !value.text.bytes().all(of_an_id),
-            // What stands before an @ in a URL may be a password.
-            _ => value.text.contains('@'),
-        };
-        let text = if may_be_secret {
+        let text = if may_be_secret(tag, &value.text) {
             format!("<{tag}> has a wrong value; allowed: {}{why}", allowed(tag))
         } else {
             format!("<{tag}> is \"{}\"; allowed: {}{why}", excerpt(&value.text), allowed(tag))
@@ -278,21 +300,24 @@ impl<'a> Reader<'a> {
         let client_id = id("client_id", take("client_id"))?;
         let secret =
             take("client_secret").map(|value| (value.at, Credential::Secret(value.text.into())));
-        let path = |value: &Value| PathBuf::from(&*value.text);
-        let secret_file = take("client_secret_path")
-            .map(|value| (value.at, Credential::SecretFile(path(&value))));
-        let certificate = match (take("client_certificate_path"), take("client_key_path")) {
-            (Some(certificate), Some(key)) => {
-                let files =
-                    Credential::Certificate { certificate: path(&certificate), key: path(&key) };
-                Some((certificate.at.max(key.at), files))
+        let path_of = |tag: &str, value: Option<Value>| match value {
+            Some(value) => self.path(tag, &value).map(|path| Some((value.at, path))),
+            None => Ok(None),
+        };
+        let secret_file = path_of("client_secret_path", take("client_secret_path"))?
+            .map(|(at, path)| (at, Credential::SecretFile(path)));
+        let certificate = path_of("client_certificate_path", take("client_certificate_path"))?;
+        let certificate = match (certificate, path_of("client_key_path", take("client_key_path"))?)
+        {
+            (Some((at, certificate)), Some((key_at, key))) => {
+                Some((at.max(key_at), Credential::Certificate { certificate, key }))
             }
             (None, None) => None,
-            (Some(one), None) => {
-                return self.fault(one.at, "<client_certificate_path> needs a <client_key_path>");
+            (Some((at, _)), None) => {
+                return self.fault(at, "<client_certificate_path> needs a <client_key_path>");
             }
-            (None, Some(one)) => {
-                return self.fault(one.at, "<client_key_path> needs a <client_certificate_path>");
+            (None, Some((at, _))) => {
+                return self.fault(at, "<client_key_path> needs a <client_certificate_path>");
             }
         };
         let mut given = [secret, secret_file, certificate].into_iter().flatten();
@@ -383,7 +408,7 @@ impl<'a> Reader<'a> {
                 Err(why) => return self.wrong_because("proxy", value, &format!(" ({why})")),
             },
         };
-        let ca_path = value("ca_path").map(|value| PathBuf::from(&*value.text));
+        let ca_path = value("ca_path").map(|value| self.path("ca_path", value)).transpose()?;
         if enabled {
             let at = self.last_block;
             if self.tenants.is_empty() {

@@ -61,7 +61,7 @@ fn every_option_is_taken() {
     let config = with(
         "<enabled>yes</enabled><interval>5M</interval><curl_max_size>32m</curl_max_size>
         <only_future_events>no</only_future_events><proxy>http://u:p@proxy:3128</proxy>
-        <ca_path>/etc/ca.pem</ca_path><max_connections>64</max_connections>
+        <ca_path>/etc/ca@1.pem</ca_path><max_connections>64</max_connections>
         <lookback>24h</lookback><run_timeout>10</run_timeout><max_output>60M</max_output>
         <normalize>no</normalize><log_level>debug</log_level>",
     )
@@ -70,7 +70,7 @@ fn every_option_is_taken() {
     assert_eq!((config.max_connections, config.lookback), (64, 86_400));
     assert_eq!((config.run_timeout, config.max_output), (10, 60 << 20));
     assert_eq!(config.log_level, LevelFilter::Debug);
-    assert_eq!(config.ca_path, Some(PathBuf::from("/etc/ca.pem")));
+    assert_eq!(config.ca_path, Some(PathBuf::from("/etc/ca@1.pem")));
     assert_eq!(config.proxy.map(|proxy| proxy.port), Some(3128));
     assert!(!config.only_future_events);
     let tenant = |option: &str| with_auth(option).unwrap().tenants.remove(0);
@@ -307,9 +307,52 @@ fn every_fault_of_api_auth_and_subscriptions_is_named() {
 }
 
 #[test]
+fn what_may_be_a_secret_in_the_wrong_place_is_not_shown() {
+    let key = "-----BEGIN PRIVATE KEY-----\nMIIEvhunter2\n-----END PRIVATE KEY-----";
+    let secret = "hunter2~8Q~hunter2hunter2hunter2hunter2";
+    for option in [
+        format!("<ca_path>{key}</ca_path>"),
+        format!("<ca_path>{}</ca_path>", key.replace('\n', " ")),
+        "<ca_path>http://u:hunter2@proxy:1</ca_path>".to_owned(),
+        "<proxy>u:hunter2</proxy>".to_owned(),
+        "<proxy>http://u:hunter2:proxy:1</proxy>".to_owned(),
+        "<proxy>proxy:3128:u:hunter2</proxy>".to_owned(),
+    ] {
+        let error = with(&option).unwrap_err();
+        assert!(error.contains(" has a wrong value; allowed: "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for option in [
+        format!("<client_key_path>{key}</client_key_path>"),
+        format!("<client_certificate_path>{key}</client_certificate_path>"),
+        format!("<client_secret_path>{key}</client_secret_path>"),
+        format!("<client_id>{secret}</client_id>"),
+        format!("<tenant_id>{secret}</tenant_id>"),
+        format!("<api_type>{secret}</api_type>"),
+        format!("<login_url>https://h/?client_secret={secret}</login_url>"),
+    ] {
+        let text = MINIMAL.replace("</api_auth>", &format!("{option}</api_auth>"));
+        let error = read(&text).unwrap_err();
+        assert!(error.contains(" has a wrong value; allowed: "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    // What surely is none is shown.
+    for (option, shown) in [
+        ("<proxy>socks5://proxy:1080</proxy>", "<proxy> is \"socks5://proxy:1080\""),
+        ("<api_type>goverment</api_type>", "<api_type> is \"goverment\""),
+        ("<login_url>https://{b2c7a1de}</login_url>", "<login_url> is \"https://{b2c7a1de}\""),
+    ] {
+        let error = if option.starts_with("<proxy>") { with(option) } else { with_auth(option) };
+        let error = error.unwrap_err();
+        assert!(error.contains(shown), "{error}");
+    }
+}
+
+#[test]
 fn values_are_quoted_briefly_and_on_one_line() {
     let long = "1\n".repeat(2000);
-    let lines = format!("<ca_path>{long}</ca_path><ca_path>{long}</ca_path>");
+    let operation = format!("<operation>{long}</operation>");
+    let lines = format!("<exclude>{operation}{operation}</exclude>");
     let doubled = with(&lines).unwrap().warnings.remove(0);
     let wrong = with(&format!("<interval>{long}</interval>")).unwrap_err();
     let unknown = with(&format!("<{}/>", "x".repeat(4000))).unwrap_err();

@@ -130,6 +130,31 @@ fn a_connection_that_takes_long_to_fail_is_a_dead_end_and_one_that_fails_at_once
 }
 
 #[test]
+fn names_are_resolved_within_a_limit_and_addresses_at_once() {
+    let resolve = |limit: Duration, url: &str| {
+        SystemResolver(limit).resolve(
+            &url.parse().unwrap(),
+            &Config::default(),
+            NextTimeout::default(),
+        )
+    };
+    assert_eq!(resolve(LONG, "http://localhost:1/").unwrap()[0].port(), 1);
+    for address in ["http://127.0.0.1:1/", "http://[::1]:1/"] {
+        assert_eq!(resolve(Duration::ZERO, address).unwrap()[0].port(), 1);
+    }
+    let error = resolve(Duration::ZERO, "http://localhost:1/").unwrap_err();
+    let direct = Way::new("login.example", 443, None);
+    let fault = no_answer(&error, &direct, Duration::from_secs(10), Timeouts::default());
+    assert_eq!(fault.again, Again::NextRun);
+    assert_eq!(
+        fault.text,
+        "the name login.example was not resolved within 10 s: this machine's name servers \
+         (/etc/resolv.conf) don't answer; or it needs a proxy: set proxy"
+    );
+    assert!(is_dead_end(&error, Duration::from_secs(10)));
+}
+
+#[test]
 fn a_body_that_stalls() {
     let gzip_head: &[u8] =
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 99\r\n\r\n\

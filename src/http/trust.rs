@@ -15,6 +15,7 @@ use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_
 
 use super::verifier::Verifier;
 use crate::bounded::read_at_most;
+use crate::certificate::unindented;
 
 /// The largest file of SSL_CERT_FILE: a system's has a quarter of a megabyte.
 const MOST_STORE: u64 = 16 << 20;
@@ -102,7 +103,7 @@ impl Stores {
 /// It holds no certificate that can be used.
 pub fn parse_bundle(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let (mut usable, mut all) = (Vec::new(), 0);
-    for certificate in CertificateDer::pem_slice_iter(pem) {
+    for certificate in CertificateDer::pem_slice_iter(&unindented(pem)) {
         all += 1;
         if let Ok(certificate) = certificate
             && RootCertStore::empty().add(certificate.clone()).is_ok()

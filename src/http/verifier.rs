@@ -21,6 +21,22 @@ pub(super) struct Verifier {
     pub(super) has_own: bool,
 }
 
+impl Verifier {
+    /// The error, with whose certificate it is about.
+    fn named(
+        &self,
+        error: Error,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Error {
+        let Error::InvalidCertificate(why) = error else {
+            return error;
+        };
+        let refused = Refused(refusal(&why, end_entity, intermediates, self.store, self.has_own));
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+    }
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -37,14 +53,7 @@ impl ServerCertVerifier for Verifier {
             ocsp_response,
             now,
         );
-        verified.map_err(|error| {
-            let Error::InvalidCertificate(why) = error else {
-                return error;
-            };
-            let refused =
-                Refused(refusal(&why, end_entity, intermediates, self.store, self.has_own));
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
-        })
+        verified.map_err(|error| self.named(error, end_entity, intermediates))
     }
 
     fn verify_tls12_signature(
@@ -53,7 +62,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        let verified = self.inner.verify_tls12_signature(message, certificate, signature);
+        verified.map_err(|error| self.named(error, certificate, &[]))
     }
 
     fn verify_tls13_signature(
@@ -62,7 +72,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        let verified = self.inner.verify_tls13_signature(message, certificate, signature);
+        verified.map_err(|error| self.named(error, certificate, &[]))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -92,6 +103,14 @@ fn refusal(
     let issuer = |der: &CertificateDer<'_>| {
         Certificate::parse(der).map_or_else(|| "(unreadable)".to_owned(), |read| read.issuer)
     };
+    // Of a chain any may have run out.
+    let own_end = Certificate::parse(end_entity).map(|read| read.not_after);
+    let above = match why {
+        CertificateError::ExpiredContext { not_after, .. } if own_end != Some(time(not_after)) => {
+            " (or one above it)"
+        }
+        _ => "",
+    };
     let first = issuer(end_entity);
     let mut issued = format!("issued by \"{first}\"");
     if let Some(last) = intermediates.last().map(issuer).filter(|last| *last != first) {
@@ -113,15 +132,18 @@ fn refusal(
         _ => "check login_url, management_url and this machine's DNS".to_owned(),
     };
     format!(
-        "its certificate, {issued}, {}; if this is a proxy that opens TLS, {ca}; else {otherwise}",
+        "its certificate, {issued}, {}{above}; if this is a proxy that opens TLS, {ca}; else \
+         {otherwise}",
         fault(why)
     )
 }
 
+fn time(time: &UnixTime) -> Timestamp {
+    Timestamp::from_unix(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+}
+
 /// What is wrong with a certificate; its own words are foreign, so they are bounded.
 fn fault(why: &CertificateError) -> String {
-    let time =
-        |time: &UnixTime| Timestamp::from_unix(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
     match why {
         CertificateError::UnknownIssuer => "whom this machine doesn't trust".to_owned(),
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -134,19 +156,24 @@ fn fault(why: &CertificateError) -> String {
             "names no host (it has no subjectAltName)".to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("is for {}", excerpt(&presented.join(", ")))
+            // rustls writes `DnsName("a.example")`.
+            let name = |text: &String| text.split('"').nth(1).unwrap_or(text).to_owned();
+            let names: Vec<_> = presented.iter().take(20).map(name).collect();
+            format!("is for {}", excerpt(&names.join(", ")))
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "is not meant for a server (by its extendedKeyUsage)".to_owned()
         }
-        CertificateError::BadSignature => "is not signed by that issuer".to_owned(),
+        CertificateError::BadSignature => {
+            "has a signature that is wrong, or a key that is too weak".to_owned()
+        }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "is signed in a way that is not safe, such as SHA-1".to_owned()
         }
         other => match excerpt(&format!("{other:?}")) {
             text if text.contains("CaUsedAsEndEntity") => {
-                "is that of a CA itself, not of a server".to_owned()
+                "is that of a CA itself, and none for a server".to_owned()
             }
             text => format!("can't be used ({text})"),
         },
@@ -173,12 +200,12 @@ mod tests {
         let other = OtherError(Arc::new(Refused(format!("CaUsed{long}"))));
         let ca = OtherError(Arc::new(Refused("CaUsedAsEndEntity".to_owned())));
         for (why, expected) in [
-            (names(&["a.example", "b.example"]), "is for a.example, b.example"),
+            (names(&["DnsName(\"a.example\")", "b.example"]), "is for a.example, b.example"),
             (names(&[&long]), "is for xxx"),
             (names(&[]), "names no host (it has no subjectAltName)"),
             (purposes, "is not meant for a server (by its extendedKeyUsage)"),
             (CertificateError::Other(other), "can't be used (Other(OtherError(Refused(\"CaUsedxxx"),
-            (CertificateError::Other(ca), "is that of a CA itself, not of a server"),
+            (CertificateError::Other(ca), "is that of a CA itself, and none for a server"),
             (CertificateError::BadEncoding, "can't be used (BadEncoding)"),
         ] {
             let text = fault(&why);

@@ -4,6 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use office365_simulator::tls::{Ca, client_certificate};
 use office365_simulator::{Blob, Call, Fault, Simulator, Tenant};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -98,19 +100,27 @@ fn keys_and_certificates_are_taken_in_every_usual_form() {
     let pkcs1 = include_str!("keys/rsa-pkcs1.pem");
     let issuer = Ca::new("Company CA").pem();
     let both = format!("Bag Attributes\n  friendlyName: app\n{certificate}{RSA}");
+    let day = Duration::days(1);
+    let (older, _) = client_certificate(RSA, site.now() - day * 9..site.now() - day);
+    let indented = |text: &str| format!("\u{feff}  {}", text.replace('\n', "\n  "));
     let forms = [
+        (indented(&certificate), indented(RSA)),
+        // Renewed with the same key: the one that is valid counts.
+        (format!("{older}{certificate}"), RSA.to_owned()),
         (certificate.clone(), pkcs1.to_owned()),
         (certificate.replace('\n', "\r\n"), RSA.replace('\n', "\r\n")),
         // With others before it: the one that the key belongs to counts.
         (format!("{issuer}{other}{certificate}"), RSA.to_owned()),
         (both.clone(), both),
     ];
+    let count = forms.len();
     for (certificate, key) in forms {
         put(&site, &certificate, &key);
+        write_file(&site.path("etc/app.pem"), certificate.as_bytes(), 0o640);
         site.simulator.revoke_tokens(GUID);
         site.poll_well();
     }
-    assert_eq!(site.requests(Call::Token).len(), 4);
+    assert_eq!(site.requests(Call::Token).len(), count);
 }
 
 #[test]
@@ -119,7 +129,7 @@ fn what_can_not_be_used_is_said_with_the_remedy_and_nothing_is_sent() {
     let good = std::fs::read_to_string(site.path("etc/app.pem")).unwrap();
     let ec = include_str!("keys/ec.pem");
     let (ec_certificate, _) = client_certificate(ec, site.now()..site.now());
-    let only_rsa = "client_key_path: etc/app.key can't be used: the key is no RSA key, and \
+    let only_rsa = "client_key_path: etc/app.key can't be used: the key is no (plain) RSA key, and \
                     Microsoft takes no other";
     let foreign = "client_certificate_path: etc/app.pem can't be used: the key of client_key_path \
                    is not the one of this certificate";
@@ -128,12 +138,13 @@ fn what_can_not_be_used_is_said_with_the_remedy_and_nothing_is_sent() {
         (&good, include_str!("keys/ec-sec1.pem"), only_rsa),
         (&good, include_str!("keys/encrypted.pem"), "the key is encrypted with a passphrase"),
         (&good, include_str!("keys/short.pem"), "the key is too short"),
-        (&good, &good, "etc/app.key can't be used: it holds no PEM private key"),
+        (RSA, &good, "etc/app.key can't be used: it holds a certificate and no key: are the two"),
         (&good, "", "etc/app.key can't be used: it holds no PEM private key"),
         (&good, &RSA.replace("MII", "MIJ"), "etc/app.key can't be used: the key is "),
         (&good, include_str!("keys/other.pem"), foreign),
         (&ec_certificate, RSA, foreign),
-        (RSA, RSA, "etc/app.pem can't be used: it holds no PEM certificate"),
+        (&good, &RSA[..900], "etc/app.key can't be used: the key is damaged: its PEM is not whole"),
+        ("", RSA, "etc/app.pem can't be used: it holds no PEM certificate"),
         (
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             RSA,
@@ -149,11 +160,19 @@ fn what_can_not_be_used_is_said_with_the_remedy_and_nothing_is_sent() {
         assert!(log.contains(&format!("{GUID}: sign-in failed: client_")), "{log}");
         assert!(log.contains(message), "{message}\n{log}");
     }
-    put(&site, &good, RSA);
-    write_file(&site.path("etc/app.key"), RSA.as_bytes(), 0o644);
+    put(&site, RSA, RSA);
+    write_file(&site.path("etc/app.pem"), RSA.as_bytes(), 0o600);
     assert_eq!(site.poll().code, Some(2));
-    let refused = "etc/app.key is not used because everyone may read it: chmod o-r";
-    assert!(site.log().contains(refused), "{}", site.log());
+    let swapped = "etc/app.pem can't be used: it holds a private key and no certificate: are the";
+    assert!(site.log().contains(swapped), "{}", site.log());
+    // Wherever a private key is, nobody else may read it.
+    for (name, text) in [("app.key", RSA.to_owned()), ("app.pem", format!("{good}{RSA}"))] {
+        put(&site, &good, RSA);
+        write_file(&site.path(&format!("etc/{name}")), text.as_bytes(), 0o644);
+        assert_eq!(site.poll().code, Some(2));
+        let refused = format!("etc/{name} is not used because everyone may read it: chmod o-r");
+        assert!(site.log().contains(&refused), "{}", site.log());
+    }
     assert!(site.simulator.requests().is_empty());
     put(&site, &good, RSA);
     assert_eq!(site.poll_well().ids(), ["1"]);
@@ -214,4 +233,50 @@ fn an_assertion_for_another_time_than_the_login_hosts_is_made_anew() {
     site.simulator.fault(Fault::on(Call::Token).always().respond(401, refusal));
     assert_eq!(site.poll().code, Some(1));
     assert_eq!(site.requests(Call::Token).len(), 1);
+}
+
+#[test]
+fn a_login_host_whose_clock_is_wrong_is_wrong_for_its_own_tenants_only() {
+    let site = site(300);
+    let certificate = std::fs::read(site.path("etc/app.pem")).unwrap();
+    let other = "c1b2c3d4-0000-4000-8000-000000000004";
+    let der = CertificateDer::from_pem_slice(&certificate).unwrap();
+    let strange = Tenant::new(other, CLIENT, "unused").certificate(&der);
+    let strange = Simulator::builder().tenant(strange).start().unwrap();
+    strange.advance(Duration::hours(2));
+    let refusal = r#"{"error":"invalid_client","error_description":"AADSTS700024: no.","error_codes":[700024]}"#;
+    strange.fault(Fault::on(Call::Token).always().respond(401, refusal));
+    let files = "<client_certificate_path>etc/app.pem</client_certificate_path>\
+                 <client_key_path>etc/app.key</client_key_path>";
+    let good = site.api_auth_with(GUID, CLIENT, files);
+    let bad = site.api_auth_with(other, CLIENT, files);
+    let bad = bad.replace(&site.simulator.login_url(), &strange.login_url());
+    let options = "<only_future_events>no</only_future_events><max_connections>1</max_connections>";
+    site.configure_with(options, &format!("{bad}{good}"), &["Audit.General"]);
+    let run = site.poll();
+    assert_eq!((run.code, run.ids()), (Some(1), vec!["1".to_owned()]), "{}", site.log());
+    assert_eq!(site.requests(Call::Token).len(), 1, "{}", site.log());
+    let tries = strange.requests().len();
+    assert_eq!(tries, 2, "another time was tried, once: {}", site.log());
+}
+
+#[test]
+fn one_certificate_that_many_tenants_share_is_told_once() {
+    let site = site(300);
+    let now = OffsetDateTime::now_utc();
+    let (pem, _) = client_certificate(RSA, now - Duration::days(9)..now - Duration::days(2));
+    put(&site, &pem, RSA);
+    let files = "<client_certificate_path>etc/app.pem</client_certificate_path>\
+                 <client_key_path>etc/app.key</client_key_path>";
+    for (tenants, notices) in [(5, 5), (7, 1)] {
+        let guid = |n: usize| format!("c1b2c3d4-0000-4000-8000-0000000{tenants}{n:04}");
+        let auth = (0..tenants).map(|n| site.api_auth_with(&guid(n), CLIENT, files));
+        site.configure_with("", &auth.collect::<String>(), &["Audit.General"]);
+        let run = site.poll();
+        assert_eq!((run.code, run.told()), (Some(2), vec!["configuration".to_owned(); notices]));
+        let text = run.notices()[0]["response"].as_str().unwrap().to_owned();
+        assert!(text.contains("the certificate expired at "), "{text}");
+        assert_eq!(text.starts_with("7 tenants (c1b2c3d4-"), notices == 1, "{text}");
+        assert_eq!(site.poll().told(), [""; 0]);
+    }
 }

@@ -195,6 +195,15 @@ fn hosts_that_say_secrets_back_are_not_repeated() {
     let log = site.log();
     assert!(log.contains("client_secret=(secret) or (secret)"), "{log}");
     site.simulator.clear_faults();
+    // Cut in the middle: nobody knows it again, but for what stands before it.
+    let page = format!("<html>refused: client_id={CLIENT}&client_secret={}</html>", &encoded[..20]);
+    site.simulator.fault(Fault::on(Call::Token).always().respond(403, &page));
+    site.clear_log();
+    assert_eq!(site.poll().code, Some(1));
+    let log = site.log();
+    assert!(log.contains("client_secret (the rest quotes our request)"), "{log}");
+    assert!(!log.contains(&encoded[..8]), "{log}");
+    site.simulator.clear_faults();
     site.poll_well();
     let token = site.simulator.tokens().remove(0);
     let body = json!({ "error": { "code": "AF20010", "message": format!("Bearer {token}") } });

@@ -149,6 +149,12 @@ fn a_proxy_that_refuses_is_named_and_one_that_can_not_get_there_is_asked_again()
              internet",
             5,
         ),
+        (
+            "302 Found",
+            "answers HTTP 302 where it was to connect to 127.0.0.1:PORT: is it an HTTP proxy that \
+             takes CONNECT, or a page to log in to the network?",
+            5,
+        ),
     ];
     for (status, message, tries) in cases {
         let proxy = Proxy::start(Rules { refuse: Some(status), ..Rules::default() });
@@ -254,6 +260,7 @@ fn a_malformed_proxy_variable_is_an_error_and_never_a_direct_connection() {
         ("HTTPS_PROXY", OsString::from("http://user:hunter2@pro xy:1"), malformed),
         ("https_proxy", OsString::from("socks5://user:hunter2@proxy:1"), "only http:// proxies"),
         ("ALL_PROXY", OsString::from("http://user:hunter2@proxy:99999"), "the port is no number"),
+        ("HTTPS_PROXY", OsString::from("http://user:hunter2:proxy:1"), malformed),
         ("HTTPS_PROXY", OsString::from_vec(b"http://u\xff:hunter2@proxy".to_vec()), "not UTF-8"),
     ];
     for (variable, value, why) in cases {
