@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Halt;
 use super::stream::{Queued, StreamRun};
@@ -19,6 +19,10 @@ const MOST_QUEUED_IN_ALL: usize = 10_000;
 /// Where there is one connection only, a blob that failed in an earlier run gets it after so many
 /// others.
 const RETRY_EVERY: u32 = 8;
+
+/// So long after the rest is done tenants that failed the last time, and have had no answer in this run
+/// either, may begin something: Wazuh sends nobody's events before the run has ended.
+const LAST_CALL: Duration = Duration::from_secs(30);
 
 /// A stream: the index of its tenant, and its own in there.
 pub(super) type StreamIndex = (usize, usize);
@@ -43,6 +47,10 @@ pub(super) struct Shared {
     retrying: usize,
     /// Other blobs taken since the last one of those.
     since_retry: u32,
+    /// Since when only suspect tenants without an answer have had work, and whether any of them has to
+    /// wait for the next run.
+    rest_done: Option<Instant>,
+    left_out: bool,
     /// Nothing is left to be done in this run.
     pub(super) finished: bool,
     /// No further job is taken.
@@ -120,6 +128,8 @@ impl Shared {
             suspect_steps: 0,
             retrying: 0,
             since_retry: 0,
+            rest_done: None,
+            left_out: false,
             finished: false,
             halt: None,
             room_for_notices,
@@ -257,7 +267,23 @@ impl Shared {
         {
             return None;
         }
+        if self.is_after_last_call(now) {
+            self.left_out = true;
+            return None;
+        }
         self.take_step_of(true, run, may_list, now)
+    }
+
+    /// Whether the others have been done for so long that nothing may be begun any more for suspect
+    /// tenants without an answer.
+    fn is_after_last_call(&mut self, now: Instant) -> bool {
+        let mut others = self.tenants.iter().filter(|t| !t.is_suspect || t.api_answers).peekable();
+        let alone = others.peek().is_none();
+        if alone || others.any(TenantRun::has_work) {
+            self.rest_done = None;
+            return false;
+        }
+        *self.rest_done.get_or_insert(now) + LAST_CALL <= now
     }
 
     /// The share of the connections that what may hang gets, while there is other work.
@@ -370,9 +396,9 @@ impl Shared {
         self.tenants.iter().filter_map(|tenant| tenant.next_time(now)).min()
     }
 
-    /// Where the run left off, if it had to stop.
+    /// Where the run left off, if it had to stop or to leave tenants out.
     pub(super) fn turns(&self) -> Turns {
-        if self.halt.is_none() {
+        if self.halt.is_none() && !self.left_out {
             return Turns::default();
         }
         let tenant_id = |t: usize| self.tenants.get(t).map(|t| t.config.tenant_id.clone());
@@ -382,5 +408,75 @@ impl Shared {
                 .last_fetch
                 .and_then(|(t, s)| Some((tenant_id(t)?, self.stream((t, s))?.content_type))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tenant::with_streams;
+    use super::*;
+    use crate::clock::Clock;
+
+    fn context() -> RunContext {
+        let clock = Arc::new(Clock::new(0));
+        RunContext { clock, offset_was: 0, lookback: 3600, hand_over: false }
+    }
+
+    /// So many tenants of one stream, of which all but the first have failed the last time.
+    fn shared(tenants: usize) -> Shared {
+        let mut tenants: Vec<_> =
+            (0..tenants).map(|_| with_streams(&[(ContentType::General, 5)])).collect();
+        tenants.iter_mut().skip(1).for_each(|tenant| tenant.is_suspect = true);
+        Shared::new(tenants, &Turns::default(), 2, 10)
+    }
+
+    /// Takes a step for each tenant that may have one; gives the tenants.
+    fn take_all(shared: &mut Shared, now: Instant) -> Vec<usize> {
+        let run = context();
+        let mut taken = Vec::new();
+        while let Some(job) = shared.take_job(&run, true, now) {
+            let Job::Step(t, ..) = &job else { panic!("there is nothing to be fetched") };
+            taken.push(*t);
+            // As if it still hung, but with a connection for the next one.
+            shared.ended(&job.kind());
+        }
+        taken
+    }
+
+    #[test]
+    fn those_who_may_be_dead_begin_nothing_long_after_the_rest_is_done() {
+        let begun = Instant::now();
+        let mut shared = shared(4);
+        assert_eq!(take_all(&mut shared, begun), [0, 1, 2, 3], "all have a first request");
+        let late = begun + LAST_CALL * 2;
+        for tenant in &mut shared.tenants {
+            tenant.step_ended();
+        }
+        // The first one is still at work: the others' time has not begun to run.
+        assert_eq!(take_all(&mut shared, late), [0, 1, 2, 3]);
+        for tenant in &mut shared.tenants {
+            tenant.step_ended();
+        }
+        shared.tenants[0].streams.clear();
+        shared.tenants[0].went_well();
+        shared.step_turn = 2;
+        assert!(!shared.is_after_last_call(late));
+        assert!(shared.take_job(&context(), true, late).is_some());
+        assert!(!shared.is_after_last_call(late + LAST_CALL - Duration::from_secs(1)));
+        assert_eq!(shared.turns(), Turns::default());
+        assert_eq!(take_all(&mut shared, late + LAST_CALL), [0; 0]);
+        assert!(shared.turns().listed.is_some(), "the next run begins behind the last one");
+        // Whoever has had an answer is not given up.
+        shared.tenants[3].went_well();
+        assert_ne!(take_all(&mut shared, late + LAST_CALL), [0; 0]);
+    }
+
+    #[test]
+    fn where_all_have_failed_the_last_time_all_are_tried() {
+        let mut shared = shared(3);
+        shared.tenants[0].is_suspect = true;
+        let late = Instant::now() + LAST_CALL * 2;
+        assert_eq!(take_all(&mut shared, late), [0, 1, 2]);
+        assert!(!shared.is_after_last_call(late + LAST_CALL));
     }
 }
