@@ -1,6 +1,8 @@
 //! The only user of ureq: connections, trust, proxies, limits, and faults in words.
 
+mod answer;
 mod explain;
+mod resolver;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -8,30 +10,25 @@ mod trust;
 mod verifier;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io::{self, Read};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
-use ureq::config::Config;
-use ureq::http::{Response, Uri};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, NextTimeout, TcpConnector};
-use ureq::{Agent, Body, BodyReader, ProxyProtocol, Timeout};
+use ureq::http::Uri;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
+use ureq::{Agent, ProxyProtocol};
 use zeroize::Zeroizing;
 
-use self::explain::{Way, exceeded, is_dead_end, no_answer};
+pub use self::answer::{Answer, Content};
+use self::answer::{OVER, answer};
+use self::explain::{Way, is_dead_end, no_answer};
+use self::resolver::SystemResolver;
 use self::tls::TlsConnector;
 pub use self::trust::{Stores, parse_bundle};
-use crate::bounded::{read_at_most, read_secretly};
 use crate::proxy::{Environment, Proxy};
 use crate::secret::Secret;
-use crate::timestamp::Timestamp;
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +53,6 @@ impl Default for Timeouts {
         }
     }
 }
-
-/// What breaks off whatever is still in flight.
-const OVER: &str = "the run's time was over (run_timeout)";
 
 /// The largest head of a request, in bytes: an address of Microsoft's and a token take 4 KiB. Each
 /// connection fills a buffer of that size with zeros.
@@ -85,88 +79,6 @@ pub enum Again {
     NextRun,
     /// When a person has mended something.
     Mended,
-}
-
-/// An answer's head, with its body still to be read.
-#[derive(Debug)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// The header `Date`.
-    pub date: Option<Timestamp>,
-    /// The header `NextPageUri`.
-    pub next_page: Option<String>,
-    /// The header `Retry-After`, in seconds.
-    pub retry_after: Option<u64>,
-    body: Body,
-    host: String,
-    /// How long it may be silent, or take.
-    limit: Duration,
-    shut: Arc<AtomicBool>,
-}
-
-impl Answer {
-    /// Reads the whole body into memory, `most` bytes of it at most.
-    ///
-    /// # Errors
-    /// It is larger, or the connection broke.
-    pub fn read(self, most: usize) -> Result<Vec<u8>, NoAnswer> {
-        self.read_by(|content| read_at_most(content, most as u64))
-    }
-
-    /// As [`read`](Self::read), of what holds a secret.
-    ///
-    /// # Errors
-    /// It is larger, or the connection broke.
-    pub fn read_secretly(self, most: usize) -> Result<Zeroizing<Vec<u8>>, NoAnswer> {
-        self.read_by(|content| read_secretly(content, most as u64))
-    }
-
-    fn read_by<T>(self, read: impl FnOnce(Content) -> io::Result<T>) -> Result<T, NoAnswer> {
-        let host = self.host.clone();
-        read(self.into_reader()).map_err(|error| NoAnswer {
-            text: format!("the answer of {host} broke off: {error}"),
-            again: match error.kind() {
-                io::ErrorKind::TimedOut => Again::NextRun,
-                _ => Again::Soon,
-            },
-        })
-    }
-
-    /// The body as a stream.
-    #[must_use]
-    pub fn into_reader(self) -> Content {
-        Content { body: self.body.into_reader(), limit: self.limit, shut: self.shut }
-    }
-}
-
-/// The body of an answer. Its error is of the kind `TimedOut` where that takes too long.
-pub struct Content {
-    body: BodyReader<'static>,
-    limit: Duration,
-    shut: Arc<AtomicBool>,
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Content")
-    }
-}
-
-impl Read for Content {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.body.read(buffer).map_err(|error| {
-            let limit = self.limit.as_secs();
-            let text = match exceeded(&error) {
-                // It is we who have broken it off.
-                _ if self.shut.load(Ordering::Relaxed) => format!("it had not ended when {OVER}"),
-                None => return error,
-                Some(Timeout::RecvBody) => format!("it was not complete within {limit} s"),
-                Some(_) => format!("it has stalled, nothing came for {limit} s"),
-            };
-            io::Error::new(io::ErrorKind::TimedOut, text)
-        })
-    }
 }
 
 /// What a request carries.
@@ -426,40 +338,6 @@ impl Http {
     }
 }
 
-/// The system's resolver, which may wait for name servers for minutes, with a limit.
-#[derive(Debug)]
-struct SystemResolver(Duration);
-
-impl Resolver for SystemResolver {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        // Without a limit of its own, for which ureq would start a thread and panic if it can't.
-        let at_once = |uri: &Uri, config: &Config| {
-            DefaultResolver::default().resolve(uri, config, NextTimeout::default())
-        };
-        let host = uri.host().unwrap_or_default();
-        if host.starts_with('[') || host.parse::<IpAddr>().is_ok() {
-            return at_once(uri, config);
-        }
-        let (sender, addresses) = mpsc::channel();
-        let (of, by) = (uri.clone(), config.clone());
-        let looking_up = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-            // Nobody may wait any more.
-            let _ = sender.send(at_once(&of, &by));
-        });
-        match looking_up {
-            Ok(_) => addresses
-                .recv_timeout(self.0)
-                .unwrap_or(Err(ureq::Error::Timeout(Timeout::Resolve))),
-            Err(_) => at_once(uri, config),
-        }
-    }
-}
-
 fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {
     let host =
         if proxy.host.contains(':') { format!("[{}]", proxy.host) } else { proxy.host.clone() };
@@ -468,33 +346,4 @@ fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {
         builder = builder.username(user).password(password.reveal());
     }
     builder.build().map_err(|_| format!("the proxy {host}:{} can't be used", proxy.port))
-}
-
-fn answer(
-    response: Response<Body>,
-    host: String,
-    limit: Duration,
-    shut: Arc<AtomicBool>,
-) -> Answer {
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let date = header("Date").and_then(Timestamp::parse_http_date);
-    let next_page = header("NextPageUri").map(str::trim).filter(|link| !link.is_empty());
-    let retry_after = header("Retry-After").and_then(|text| {
-        let text = text.trim();
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse().unwrap_or(u64::MAX)).or_else(|| {
-            let until = Timestamp::parse_http_date(text)?;
-            u64::try_from(until.since(date?)).ok()
-        })
-    });
-    Answer {
-        status: response.status().as_u16(),
-        date,
-        next_page: next_page.map(str::to_owned),
-        retry_after,
-        body: response.into_body(),
-        host,
-        limit,
-        shut,
-    }
 }

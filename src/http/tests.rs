@@ -1,9 +1,14 @@
 //! Each phase of a request has its own limit, and its own words when that is over.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
+
+use ureq::Timeout;
+use ureq::config::Config;
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::NextTimeout;
 
 use super::*;
 

@@ -213,3 +213,26 @@ fn hosts_that_say_secrets_back_are_not_repeated() {
     }
     assert!(site.log().contains("Bearer (secret)"), "{}", site.log());
 }
+
+#[test]
+fn a_secret_in_the_place_of_its_file_is_not_shown() {
+    let site = Site::new();
+    let secret = "hunter2~8Q~hunter2hunter2hunter2hunter2";
+    for further in [
+        format!("<client_secret_path>{secret}</client_secret_path>"),
+        format!(
+            "<client_key_path>{secret}</client_key_path>\
+             <client_certificate_path>etc/x</client_certificate_path>"
+        ),
+    ] {
+        let auth = site.api_auth_with(TENANT, CLIENT, &further);
+        site.configure_with("", &auth, &["Audit.General"]);
+        let run = site.poll();
+        assert_eq!((run.code, run.told()), (Some(2), vec!["configuration".to_owned()]));
+        let log = site.log();
+        let unnamed = "the file (its name is not shown: it has no slash, so it may be the secret \
+                       itself) can't be read: No such file";
+        assert!(log.contains(unnamed) && !log.contains("hunter2"), "{log}");
+        assert!(!run.text().contains("hunter2"), "{}", run.text());
+    }
+}
