@@ -87,10 +87,10 @@ pub(super) fn no_answer(error: &Error, way: &Way, took: Duration, limits: Timeou
             };
             (text, Again::Soon)
         }
-        Error::Timeout(phase) => (out_of_time(*phase, way, took, limits), Again::NextRun),
+        Error::Timeout(phase) => (out_of_time(*phase, way, limits), Again::NextRun),
         // Of several addresses the last one's fault is told, and the time was spent on the others.
         Error::Io(error) if is_unreachable(error) && took * 2 >= limits.connect => {
-            (out_of_time(Timeout::Connect, way, took, limits), Again::NextRun)
+            (no_connection(way, "in time"), Again::NextRun)
         }
         Error::ConnectProxyFailed(why) => proxy_refused(why, way),
         Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
@@ -111,26 +111,20 @@ pub(super) fn no_answer(error: &Error, way: &Way, took: Duration, limits: Timeou
     NoAnswer { text, again }
 }
 
-fn out_of_time(phase: Timeout, way: &Way, took: Duration, limits: Timeouts) -> String {
-    let Way { host, port, proxy } = way;
+fn out_of_time(phase: Timeout, way: &Way, limits: Timeouts) -> String {
+    let Way { host, proxy, .. } = way;
     let via = way.via();
+    let connect = limits.connect.as_secs();
     match phase {
         Timeout::Resolve => {
             let name = proxy.as_ref().map_or(host, |(proxy, _)| proxy);
             format!(
-                "the name {name} was not resolved within {} s: this machine's name servers \
+                "the name {name} was not resolved within {connect} s: this machine's name servers \
                  (/etc/resolv.conf) don't answer{}",
-                took.as_secs(),
                 if proxy.is_none() { "; or it needs a proxy: set proxy" } else { "" }
             )
         }
-        Timeout::Connect => {
-            let what = match proxy {
-                Some(_) => "is the proxy right, is it up, and may it connect there?",
-                None => "does a firewall drop it? If this machine needs a proxy, set proxy",
-            };
-            format!("no connection to {host}:{port}{via} within {} s: {what}", took.as_secs())
-        }
+        Timeout::Connect => no_connection(way, &format!("within {connect} s")),
         Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => format!(
             "{host}{via} didn't take the request within {} s: check firewall and proxy",
             limits.silence.as_secs()
@@ -140,6 +134,15 @@ fn out_of_time(phase: Timeout, way: &Way, took: Duration, limits: Timeouts) -> S
              Microsoft's service health; the next run asks again"
         ),
     }
+}
+
+fn no_connection(way: &Way, when: &str) -> String {
+    let Way { host, port, proxy } = way;
+    let what = match proxy {
+        Some(_) => "is the proxy right, is it up, and may it connect there?",
+        None => "does a firewall drop it? If this machine needs a proxy, set proxy",
+    };
+    format!("no connection to {host}:{port}{} {when}: {what}", way.via())
 }
 
 fn proxy_refused(why: &str, way: &Way) -> (String, Again) {

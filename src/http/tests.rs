@@ -128,7 +128,7 @@ fn a_connection_that_takes_long_to_fail_is_a_dead_end_and_one_that_fails_at_once
     let way = Way::new("manage.office.com", 443, None);
     let fault = no_answer(&io(NetworkUnreachable), &way, late, Timeouts::default());
     assert_eq!(fault.again, Again::NextRun);
-    assert!(fault.text.starts_with("no connection to manage.office.com:443 within 7 s"));
+    assert!(fault.text.starts_with("no connection to manage.office.com:443 in time: "));
     let fault = no_answer(&io(NetworkUnreachable), &way, at_once, Timeouts::default());
     assert_eq!(fault.again, Again::Soon);
     assert!(fault.text.starts_with("there is no way to manage.office.com:443 ("), "{fault:?}");
