@@ -240,3 +240,48 @@ fn guid(random: [u8; 16]) -> String {
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
     [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
 }
+
+#[cfg(test)]
+mod tests {
+    use office365_simulator::tls::client_certificate;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    const KEY: &str = include_str!("../../tests/outside/keys/rsa.pem");
+
+    #[test]
+    fn a_certificate_is_out_of_its_time_only_if_both_clocks_say_so() {
+        let at =
+            |seconds: i64| OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap();
+        let (pem, _) = client_certificate(KEY, at(0)..at(100));
+        let key = PrivateKey::read(KEY.as_bytes()).unwrap();
+        for (here, there, fault) in [
+            (50_i64, 50_i64, None),
+            (0, 100, None),
+            (50, 101, None),
+            (101, 50, None),
+            (-1, 50, None),
+            (101, -1, None),
+            (101, 999, Some("the certificate expired at 2027-01-15T08:01:40Z (if this machine's")),
+            (-1, -999, Some("the certificate is not valid before 2027-01-15T08:00:00Z: ")),
+        ] {
+            let clocks = [here, there].map(|by| Timestamp::from_unix(1_800_000_000 + by));
+            let read = ClientCertificate::read(pem.as_bytes(), key.clone(), clocks);
+            let expected = fault.unwrap_or_default();
+            assert_eq!(read.is_ok(), fault.is_none(), "{here} {there}");
+            assert!(read.map_or_else(|why| why.starts_with(expected), |_| true), "{here} {there}");
+        }
+    }
+
+    #[test]
+    fn neither_key_nor_assertion_is_shown() {
+        let now = OffsetDateTime::now_utc();
+        let (pem, _) = client_certificate(KEY, now..now + time::Duration::days(1));
+        let key = PrivateKey::read(KEY.as_bytes()).unwrap();
+        let clocks = [Timestamp::from_unix(now.unix_timestamp()); 2];
+        let certificate = ClientCertificate::read(pem.as_bytes(), key, clocks).unwrap();
+        let shown = format!("{certificate:?} {:?}", certificate.assertion("c", "u", clocks[0]));
+        assert!(shown.contains("(private key)") && shown.ends_with("Ok((secret))"), "{shown}");
+    }
+}
