@@ -21,6 +21,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A request of a walk that takes longer than this gets company.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// So many requests of a walk may be in flight as long as the API has given no answer in the run, and
+/// when so many listings have waited in vain, the others don't.
+const MOST_UNHEARD: usize = 2;
+
 /// The longest `Retry-After` that is obeyed to the letter, in seconds: no run lasts longer.
 const MOST_WAIT: u64 = 86_400;
 
@@ -44,7 +48,8 @@ pub(super) struct TenantRun {
     pub(super) credentials: Result<Credentials, String>,
     pub(super) state: Tenant,
     pub(super) streams: Vec<StreamRun>,
-    /// The streams in the order in which they are listed: the one that is furthest behind first.
+    /// The streams in the order in which they are listed: the one that is furthest behind first, those
+    /// that failed the last time behind the others.
     order: Vec<usize>,
     pub(super) access: Option<Arc<Access>>,
     pub(super) kept: Option<KeptToken>,
@@ -77,7 +82,7 @@ pub(super) struct TenantRun {
     has_worked: bool,
     pub(super) api_answers: bool,
     /// Listings that took too long before the API had given any answer.
-    slow_listings: u32,
+    slow_listings: usize,
 }
 
 /// A request of a tenant's walk.
@@ -172,7 +177,14 @@ impl TenantRun {
             })
             .collect();
         self.order = (0..self.streams.len()).collect();
-        self.order.sort_by_key(|s| self.streams.get(*s).map(|stream| stream.state.position));
+        self.order.sort_by_key(|s| {
+            let stream = self.streams.get(*s).map(|stream| &stream.state);
+            stream.map(|state| (state.health.last_error.is_some(), state.position))
+        });
+        // A run in which the first ones hung may have got to no other.
+        let failures = usize::try_from(state.health.failures).unwrap_or_default();
+        let others_first = (failures * MOST_UNHEARD).checked_rem(self.order.len());
+        self.order.rotate_left(others_first.unwrap_or_default());
         self.is_suspect = state.health.last_error.is_some()
             || self.streams.iter().any(|stream| stream.state.health.last_error.is_some());
         // The pause that an earlier run was asked for.
@@ -280,10 +292,9 @@ impl TenantRun {
         self.stepped_at.filter(|_| self.stepping > 0).map(|at| at + SLOW)
     }
 
-    /// Whether as many requests of the walk are in flight as may be: of an API that has given no
-    /// answer yet more than two would hang no less.
+    /// Whether as many requests of the walk are in flight as may be.
     fn is_walk_full(&self) -> bool {
-        !self.api_answers && self.stepping >= 2
+        !self.api_answers && self.stepping >= MOST_UNHEARD
     }
 
     /// A request of the walk has been dealt with.
@@ -595,7 +606,7 @@ impl TenantRun {
         stream.in_flight = false;
         if trouble.reaction == Reaction::Slow && !self.api_answers {
             self.slow_listings += 1;
-            if self.slow_listings > 1 {
+            if self.slow_listings >= MOST_UNHEARD {
                 // It is not the stream: the others would wait as long, one after the other.
                 self.failed = Some(failure);
                 return;
@@ -744,6 +755,31 @@ mod tests {
             &[(ContentType::General, 5), (ContentType::Dlp, 50), (ContentType::Exchange, 20)],
         );
         assert_eq!(run.order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn streams_that_hang_keep_the_others_waiting_no_longer_than_one_run() {
+        let config = configured();
+        let streams = [ContentType::General, ContentType::Dlp, ContentType::Exchange];
+        let now = Timestamp::from_unix(1_800_000_000);
+        let order = |failures: u32, failed: Option<ContentType>| {
+            let mut run = tenant(&config, &[(streams[0], 50), (streams[1], 20), (streams[2], 5)]);
+            let mut state = Tenant::default();
+            state.health.failures = failures;
+            for stream in run.streams.drain(..) {
+                let mut kept = stream.state;
+                let is_failed = failed == Some(stream.content_type);
+                kept.health.last_error = is_failed.then(|| "it hung".to_owned());
+                state.streams.insert(stream.content_type, kept);
+            }
+            run.take_state(state, &streams, now);
+            run.order
+        };
+        assert_eq!(order(0, None), [0, 1, 2]);
+        // One that hung is the last the next time; where none got an answer, others begin.
+        assert_eq!(order(0, Some(streams[0])), [1, 2, 0]);
+        assert_eq!(order(1, None), [2, 0, 1]);
+        assert_eq!(order(2, None), [1, 2, 0]);
     }
 
     #[test]
