@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::Uri;
 
@@ -211,13 +212,18 @@ impl Api {
         Err(trouble)
     }
 
-    /// Lists the subscriptions that are enabled.
+    /// Lists the subscriptions that are enabled. `patience`: how long the beginning of the answer is
+    /// awaited; none, as long as any.
     ///
     /// # Errors
     /// No list came.
-    pub fn subscriptions(&self, access: &Access) -> Result<Vec<ContentType>, Trouble> {
+    pub fn subscriptions(
+        &self,
+        access: &Access,
+        patience: Option<Duration>,
+    ) -> Result<Vec<ContentType>, Trouble> {
         let url = access.signed(&format!("{}/subscriptions/list", access.root));
-        let (body, _) = self.array(access, &url)?;
+        let (body, _) = self.array(access, &url, patience)?;
         parse_subscriptions(&body).map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))
     }
 
@@ -239,7 +245,7 @@ impl Api {
         }
     }
 
-    /// Lists the first page of a window.
+    /// Lists the first page of a window. `patience`: as for [`subscriptions`](Self::subscriptions).
     ///
     /// # Errors
     /// No listing came.
@@ -248,6 +254,7 @@ impl Api {
         access: &Access,
         content_type: ContentType,
         window: &Window,
+        patience: Option<Duration>,
     ) -> Result<Page, Trouble> {
         let url = format!(
             "{}/subscriptions/content?contentType={content_type}&startTime={}&endTime={}",
@@ -255,7 +262,7 @@ impl Api {
             window.start.query_form(),
             window.end.query_form()
         );
-        self.page(access, &access.signed(&url))
+        self.page(access, &access.signed(&url), patience)
     }
 
     /// Lists the page that another page links to.
@@ -263,11 +270,16 @@ impl Api {
     /// # Errors
     /// No listing came, or the link leads elsewhere.
     pub fn next_page(&self, access: &Access, link: &str) -> Result<Page, Trouble> {
-        self.page(access, &access.own(link)?)
+        self.page(access, &access.own(link)?, None)
     }
 
-    fn page(&self, access: &Access, url: &str) -> Result<Page, Trouble> {
-        let (body, next) = self.array(access, url)?;
+    fn page(
+        &self,
+        access: &Access,
+        url: &str,
+        patience: Option<Duration>,
+    ) -> Result<Page, Trouble> {
+        let (body, next) = self.array(access, url, patience)?;
         let blobs = parse_listing(&body);
         let blobs = blobs.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))?;
         Ok(Page { blobs, next })
@@ -302,8 +314,14 @@ impl Api {
     }
 
     /// Gets an answer that must be an array, whole, with the link to the next page.
-    fn array(&self, access: &Access, url: &str) -> Result<(Vec<u8>, Option<String>), Trouble> {
-        let mut answer = self.call(access, url, Payload::Get)?;
+    fn array(
+        &self,
+        access: &Access,
+        url: &str,
+        patience: Option<Duration>,
+    ) -> Result<(Vec<u8>, Option<String>), Trouble> {
+        let payload = patience.map_or(Payload::Get, Payload::Impatient);
+        let mut answer = self.call(access, url, payload)?;
         if answer.status != 200 {
             return Err(self.refusal(access, answer));
         }

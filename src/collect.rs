@@ -33,6 +33,7 @@ use crate::api::{Access, Api, Trouble};
 use crate::auth::Credentials;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::content::Reaction;
 use crate::health::{Outcome, Part, judge};
 use crate::notice::{Kind, Notice};
 use crate::output::Output;
@@ -124,8 +125,9 @@ impl Collection {
     pub fn new(cycle: Cycle) -> Self {
         let Cycle { config, api, output, state, tenants, hand_over, begun } = cycle;
         let now = api.clock.now();
-        let tenants =
+        let tenants: Vec<_> =
             tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
+        let crowded = tenants.len() > config.max_connections;
         let room = MOST_NOTICES.saturating_sub(state.notices.len());
         let mut shared = Shared::new(tenants, &state.turns, config.max_connections, room);
         shared.part_twins();
@@ -135,6 +137,7 @@ impl Collection {
                 offset_was: state.clock_offset,
                 lookback: config.lookback,
                 hand_over,
+                crowded,
             },
             deadline: begun + Duration::from_secs(config.run_timeout),
             config,
@@ -194,10 +197,13 @@ impl Collector {
     fn step(&self, t: usize, step: Step) {
         match step {
             Step::SignIn => self.sign_in(t),
-            Step::ListSubscriptions(access) => {
-                let result = self.api.subscriptions(&access);
+            Step::ListSubscriptions(access, patience) => {
+                let result = self.api.subscriptions(&access, patience);
                 self.with_tenant(t, result, |tenant, result, now| match result {
                     Ok(enabled) => tenant.take_subscriptions(&enabled, now),
+                    Err(trouble) if patience.is_some() && trouble.reaction == Reaction::Slow => {
+                        tenant.put_aside(None, &trouble);
+                    }
                     Err(trouble) => tenant.subscriptions_failed(trouble, &access, now),
                 });
             }
@@ -286,9 +292,9 @@ impl Collector {
     }
 
     fn list(&self, t: usize, page: ListPage) {
-        let ListPage { stream: s, content_type, access, window, link } = page;
+        let ListPage { stream: s, content_type, access, window, link, patience } = page;
         let result = match &link {
-            None => self.api.list(&access, content_type, &window),
+            None => self.api.list(&access, content_type, &window, patience),
             Some(link) => self.api.next_page(&access, link),
         };
         self.with_tenant(t, result, |tenant, result, now| {
@@ -298,8 +304,12 @@ impl Collector {
                 let taken = stream.map(|stream| stream.take_page(page, window, now));
                 taken.unwrap_or(Ok(())).map_err(Trouble::refused)
             });
-            if let Err(trouble) = taken {
-                tenant.list_failed(s, trouble, &access, now);
+            match taken {
+                Ok(()) => {}
+                Err(trouble) if patience.is_some() && trouble.reaction == Reaction::Slow => {
+                    tenant.put_aside(Some(s), &trouble);
+                }
+                Err(trouble) => tenant.list_failed(s, trouble, &access, now),
             }
         });
     }

@@ -86,6 +86,8 @@ pub enum Again {
 pub enum Payload<'a> {
     /// Nothing: a GET whose answer is read at once.
     Get,
+    /// The same, of which the beginning of the answer is awaited no longer than this.
+    Impatient(Duration),
     /// Nothing: a GET whose answer is read bit by bit, however long that takes.
     Stream,
     /// Nothing, by POST.
@@ -204,17 +206,28 @@ impl Http {
         // Of what is read at once, the answer's end is waited for as long as its beginning.
         let (limit, whole) = match payload {
             Payload::Stream => (limits.silence, None),
-            Payload::Get | Payload::Post => (limits.silence, Some(limits.silence)),
+            Payload::Get | Payload::Impatient(_) | Payload::Post => {
+                (limits.silence, Some(limits.silence))
+            }
             Payload::Form(_) => (limits.sign_in, Some(limits.sign_in)),
         };
         let result = match payload {
-            Payload::Get | Payload::Stream => {
+            Payload::Get | Payload::Impatient(_) | Payload::Stream => {
+                let begin = match payload {
+                    Payload::Impatient(patience) => patience,
+                    _ => limit,
+                };
                 let request = agent.get(&uri);
                 let request = match bearer {
                     Some(bearer) => request.header("Authorization", bearer),
                     None => request,
                 };
-                request.config().timeout_recv_body(whole).build().call()
+                request
+                    .config()
+                    .timeout_recv_response(Some(begin))
+                    .timeout_recv_body(whole)
+                    .build()
+                    .call()
             }
             Payload::Post | Payload::Form(_) => {
                 let request = agent.post(&uri);

@@ -84,6 +84,9 @@ impl Default for State {
 pub struct Turns {
     /// The tenant that sent the last request for a token, a subscription or a listing.
     pub listed: Option<String>,
+    /// The same of those tenants that had failed the last time, which have turns of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried: Option<String>,
     /// The stream of which the last blob was begun.
     pub fetched: Option<(String, ContentType)>,
 }

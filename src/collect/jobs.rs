@@ -33,10 +33,11 @@ pub(super) struct Shared {
     streams: Vec<StreamIndex>,
     connections: usize,
     pub(super) workers: Workers,
-    /// Whose turn it is to take a step, in `tenants`, and to have a blob fetched, in `streams`.
-    step_turn: usize,
+    /// Whose turn it is to take a step, in `tenants`, of the healthy ones and of the suspect ones; and to
+    /// have a blob fetched, in `streams`.
+    step_turn: [usize; 2],
     fetch_turn: usize,
-    last_step: Option<usize>,
+    last_step: [Option<usize>; 2],
     last_fetch: Option<StreamIndex>,
     last_was_step: bool,
     /// Jobs that are taken and not yet dealt with; of these the steps, the steps of suspect tenants,
@@ -103,8 +104,10 @@ impl Shared {
             .flat_map(|(t, tenant)| (0..tenant.streams.len()).map(move |s| (t, s)))
             .collect();
         let is = |t: &TenantRun, id: &str| t.config.tenant_id.eq_ignore_ascii_case(id);
-        let listed = turns.listed.as_ref();
-        let listed = listed.and_then(|id| tenants.iter().position(|tenant| is(tenant, id)));
+        let behind = |id: &Option<String>| {
+            let last = id.as_ref().and_then(|id| tenants.iter().position(|t| is(t, id)));
+            last.map_or(0, |last| last + 1)
+        };
         let fetched = turns.fetched.as_ref().and_then(|(id, content_type)| {
             streams.iter().position(|(t, s)| {
                 tenants.get(*t).is_some_and(|tenant| {
@@ -114,13 +117,13 @@ impl Shared {
             })
         });
         Self {
-            step_turn: listed.map_or(0, |last| last + 1),
+            step_turn: [behind(&turns.listed), behind(&turns.retried)],
             fetch_turn: fetched.map_or(0, |last| last + 1),
             tenants,
             streams,
             connections,
             workers: Workers::new(connections),
-            last_step: None,
+            last_step: [None; 2],
             last_fetch: None,
             last_was_step: false,
             busy: 0,
@@ -299,14 +302,17 @@ impl Shared {
         now: Instant,
     ) -> Option<Job> {
         let count = self.tenants.len();
+        let [healthy_turn, suspect_turn] = self.step_turn;
+        let turn = if suspect { suspect_turn } else { healthy_turn };
         for offset in 0..count {
-            let t = (self.step_turn + offset) % count;
+            let t = (turn + offset) % count;
             let tenant = self.tenants.get_mut(t).filter(|tenant| tenant.is_suspect == suspect);
             if let Some(step) = tenant.and_then(|tenant| tenant.next_step(run, may_list, now)) {
                 self.stepping += 1;
                 self.suspect_steps += usize::from(suspect);
-                self.step_turn = t + 1;
-                self.last_step = Some(t);
+                let lane = usize::from(suspect);
+                self.step_turn.get_mut(lane).into_iter().for_each(|turn| *turn = t + 1);
+                self.last_step.get_mut(lane).into_iter().for_each(|last| *last = Some(t));
                 return Some(Job::Step(t, step, suspect));
             }
         }
@@ -402,8 +408,10 @@ impl Shared {
             return Turns::default();
         }
         let tenant_id = |t: usize| self.tenants.get(t).map(|t| t.config.tenant_id.clone());
+        let [listed, retried] = self.last_step;
         Turns {
-            listed: self.last_step.and_then(tenant_id),
+            listed: listed.and_then(tenant_id),
+            retried: retried.and_then(tenant_id),
             fetched: self
                 .last_fetch
                 .and_then(|(t, s)| Some((tenant_id(t)?, self.stream((t, s))?.content_type))),
@@ -419,7 +427,7 @@ mod tests {
 
     fn context() -> RunContext {
         let clock = Arc::new(Clock::new(0));
-        RunContext { clock, offset_was: 0, lookback: 3600, hand_over: false }
+        RunContext { clock, offset_was: 0, lookback: 3600, hand_over: false, crowded: false }
     }
 
     /// So many tenants of one stream, of which all but the first have failed the last time.
@@ -459,16 +467,34 @@ mod tests {
         }
         shared.tenants[0].streams.clear();
         shared.tenants[0].went_well();
-        shared.step_turn = 2;
         assert!(!shared.is_after_last_call(late));
         assert!(shared.take_job(&context(), true, late).is_some());
         assert!(!shared.is_after_last_call(late + LAST_CALL - Duration::from_secs(1)));
         assert_eq!(shared.turns(), Turns::default());
         assert_eq!(take_all(&mut shared, late + LAST_CALL), [0; 0]);
-        assert!(shared.turns().listed.is_some(), "the next run begins behind the last one");
+        assert!(shared.turns().retried.is_some(), "the next run begins behind the last one");
         // Whoever has had an answer is not given up.
         shared.tenants[3].went_well();
         assert_ne!(take_all(&mut shared, late + LAST_CALL), [0; 0]);
+    }
+
+    #[test]
+    fn the_healthy_and_the_suspect_have_turns_of_their_own() {
+        let mut shared = shared(4);
+        shared.tenants[3].is_suspect = false;
+        let take = |shared: &mut Shared| {
+            let job = shared.take_job(&context(), true, Instant::now()).unwrap();
+            shared.ended(&job.kind());
+            let Job::Step(t, _, suspect) = job else { panic!("there is nothing to be fetched") };
+            (t, suspect)
+        };
+        let taken: Vec<_> = (0..3).map(|_| take(&mut shared)).collect();
+        assert_eq!(taken, [(0, false), (3, false), (1, true)]);
+        assert_eq!(shared.last_step, [Some(3), Some(1)], "the next run goes on behind both");
+        shared.halt = Some(Halt::Time);
+        let turns = shared.turns();
+        assert!(turns.listed.is_some() && turns.retried.is_some());
+        assert_eq!(take(&mut shared), (2, true));
     }
 
     #[test]

@@ -244,6 +244,7 @@ impl World {
             offset_was: self.state.clock_offset,
             lookback: LOOKBACK,
             hand_over: true,
+            crowded: false,
         };
         let _ = run.finish(clock, &context);
         tenant.streams.insert(ContentType::General, run.state);

@@ -577,6 +577,7 @@ mod tests {
             offset_was: 0,
             lookback: HOUR,
             hand_over: false,
+            crowded: false,
         };
         run.finish(clock(), &context)
     }

@@ -88,7 +88,7 @@ pub(super) struct TenantRun {
 /// A request of a tenant's walk.
 pub(super) enum Step {
     SignIn,
-    ListSubscriptions(Arc<Access>),
+    ListSubscriptions(Arc<Access>, Patience),
     Start(Arc<Access>, ContentType),
     List(ListPage),
 }
@@ -101,7 +101,15 @@ pub(super) struct ListPage {
     pub(super) window: Window,
     /// None: the window's first page.
     pub(super) link: Option<String>,
+    pub(super) patience: Patience,
 }
+
+/// How long the beginning of an answer is awaited: none, as long as any.
+pub(super) type Patience = Option<Duration>;
+
+/// The patience with a tenant that nobody has heard of in this run, while others wait for a connection.
+/// Whom that doesn't suffice gets all the time there is, but no longer a connection that others need.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all tenants share in a run.
 pub(super) struct RunContext {
@@ -112,6 +120,8 @@ pub(super) struct RunContext {
     pub(super) lookback: i64,
     /// Whether what is written may get lost on its way through a modulesd.
     pub(super) hand_over: bool,
+    /// Whether there are more tenants than connections, so that one that hangs is in others' way.
+    pub(super) crowded: bool,
 }
 
 impl RunContext {
@@ -314,7 +324,7 @@ impl TenantRun {
             return alone.then_some(Step::SignIn);
         };
         if self.subscriptions_are_due(run.clock.now()) {
-            return alone.then_some(Step::ListSubscriptions(access));
+            return alone.then(|| Step::ListSubscriptions(access, self.patience(run)));
         }
         if alone && let Some(content_type) = self.to_start.pop() {
             return Some(Step::Start(access, content_type));
@@ -322,6 +332,7 @@ impl TenantRun {
         if !may_list {
             return None;
         }
+        let patience = self.patience(run);
         for &s in &self.order {
             let Some(stream) = self.streams.get_mut(s).filter(|stream| stream.may_list(now)) else {
                 continue;
@@ -329,11 +340,30 @@ impl TenantRun {
             let page = stream.next_page(run.reading(), run.clock.now(), run.lookback);
             if let Some((window, link)) = page {
                 let content_type = stream.content_type;
-                let page = ListPage { stream: s, content_type, access, window, link };
+                let page = ListPage { stream: s, content_type, access, window, link, patience };
                 return Some(Step::List(page));
             }
         }
         None
+    }
+
+    fn patience(&self, run: &RunContext) -> Patience {
+        let first = run.crowded && !self.is_suspect && !self.api_answers;
+        first.then_some(FIRST_PATIENCE)
+    }
+
+    /// The patience with it is over: it goes on as one that may hang, and has failed unless it is heard
+    /// of yet. `s`: the stream whose listing it was; none, where it was that of the subscriptions.
+    pub(super) fn put_aside(&mut self, s: Option<usize>, trouble: &Trouble) {
+        let what = match s.and_then(|s| self.streams.get_mut(s)) {
+            Some(stream) => {
+                stream.in_flight = false;
+                "content can't be listed"
+            }
+            None => "its subscriptions can't be listed",
+        };
+        self.is_suspect = true;
+        self.trouble = Some(failure(what, trouble));
     }
 
     fn subscriptions_are_due(&self, now: Timestamp) -> bool {
@@ -394,6 +424,7 @@ impl TenantRun {
         self.pauses = 0;
         self.has_worked = true;
         self.api_answers = true;
+        self.trouble = None;
     }
 
     /// Drops a token that was not accepted, so that the next step signs in; false where that would
@@ -509,6 +540,8 @@ impl TenantRun {
                 self.subscriptions_listed = true;
                 self.state.subscriptions_listed = Some(at);
                 self.step_went_well();
+                // Unless it is heard of yet.
+                self.trouble = Some(failure);
                 return;
             }
         };
@@ -826,7 +859,8 @@ mod tests {
         let access = run.access.clone().unwrap();
         let now = Timestamp::from_unix(1_800_000_000);
         run.subscriptions_failed(trouble(Reaction::Slow, None), &access, now);
-        assert!(run.failed.is_none() && run.trouble.is_none() && run.is_due(Instant::now()));
+        assert!(run.failed.is_none() && run.is_due(Instant::now()));
+        assert!(run.trouble.is_some(), "it counts if nothing else is heard");
         assert!(!run.subscriptions_are_due(now), "not again in this run, nor soon");
         let mut run = tenant(&config, &[(ContentType::General, 5)]);
         for _ in 0..4 {
@@ -835,6 +869,32 @@ mod tests {
         }
         run.subscriptions_failed(trouble(Reaction::Retry, None), &access, now);
         assert!(run.failed.is_none() && !run.subscriptions_are_due(now));
+    }
+
+    #[test]
+    fn whoever_is_not_heard_of_soon_while_others_wait_goes_on_as_one_that_may_hang() {
+        use crate::clock::Clock;
+        let config = configured();
+        let clock = Arc::new(Clock::new(0));
+        let context = |crowded| RunContext {
+            clock: Arc::clone(&clock),
+            offset_was: 0,
+            lookback: 3600,
+            hand_over: false,
+            crowded,
+        };
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        assert_eq!(run.patience(&context(false)), None);
+        assert_eq!(run.patience(&context(true)), Some(FIRST_PATIENCE));
+        run.streams[0].in_flight = true;
+        run.put_aside(Some(0), &trouble(Reaction::Slow, None));
+        assert!(run.is_suspect && run.failed.is_none() && !run.streams[0].in_flight);
+        assert_eq!(run.patience(&context(true)), None, "then it gets all the time there is");
+        assert!(matches!(run.finish(false), Outcome::Failed(_)), "unless it is heard of");
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        run.put_aside(None, &trouble(Reaction::Slow, None));
+        run.went_well();
+        assert_eq!(run.finish(false), Outcome::Succeeded);
     }
 
     #[test]

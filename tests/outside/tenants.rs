@@ -158,6 +158,29 @@ fn those_who_failed_the_last_time_hold_up_no_worker_for_the_rest() {
 }
 
 #[test]
+fn tenants_whose_api_is_silent_hold_the_others_up_for_moments_only() {
+    // More of them than there are connections, before all others, and in their first run.
+    let site = site(22);
+    for n in 0..12 {
+        for call in [Call::List, Call::Content] {
+            site.simulator.fault(Fault::on(call).tenant(&guid(n)).always().hang());
+        }
+    }
+    configure(&site, 22, "", |_| None);
+    let expected = publish(&site, 12..22, "");
+    let running = site.host().begin(&site.command(), Options::default());
+    let is_fetch = |request: &&office365_simulator::Request| request.call == Some(Call::Fetch);
+    let all = site.simulator.wait_for(PATIENCE, |requests| {
+        requests.iter().filter(is_fetch).filter(|request| request.status == 200).count() == 10
+    });
+    assert!(all, "{}", site.log());
+    running.terminate();
+    let run = running.end();
+    assert_eq!(run.code, Some(0));
+    assert_eq!(run.ids().into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
 fn a_dead_proxy_costs_one_timeout_and_not_one_for_each_tenant() {
     let site = site(50);
     let blackhole = Blackhole::dig();
