@@ -222,7 +222,10 @@ pub fn classify_login(status: u16, body: &[u8], hidden: Hidden<'_>) -> LoginRefu
             // Only the first line is about the fault; trace and correlation ids follow it.
             let first = parsed.error_description.lines().next().unwrap_or_default();
             let words = if first.is_empty() { &parsed.error } else { first };
-            (parsed.error_codes.first().copied(), hidden.excerpt(words))
+            (
+                parsed.error_codes.first().copied().or_else(|| number_in(words)),
+                hidden.excerpt(words),
+            )
         }
         _ => (None, hidden.excerpt(&String::from_utf8_lossy(body))),
     };
@@ -235,6 +238,12 @@ pub fn classify_login(status: u16, body: &[u8], hidden: Hidden<'_>) -> LoginRefu
     }
     let passing = matches!(status, 408 | 429 | 500..=599) || aadsts == Some(90_055);
     LoginRefusal { aadsts, text, passing }
+}
+
+/// The number behind the first `AADSTS` of a text.
+fn number_in(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("AADSTS")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What an AADSTS code means for the administrator, and the remedy, in the names of today's pages.
@@ -361,6 +370,10 @@ mod tests {
         );
         assert!(refusal.text.contains("instead of its Value") && !refusal.text.contains("Trace"));
         assert!(!refusal.passing);
+        let body =
+            br#"{"error":"invalid_client","error_description":"AADSTS700024: not in time."}"#;
+        let refusal = classify_login(401, body, Hidden(&[]));
+        assert!(refusal.is_of_time() && refusal.text.contains("clock (NTP)"), "{refusal:?}");
         assert!(classify_login(503, b"<html>", Hidden(&[])).passing);
         assert!(
             classify_login(400, br#"{"error":"x","error_codes":[90055]}"#, Hidden(&[])).passing

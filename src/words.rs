@@ -53,11 +53,79 @@ impl Hidden<'_> {
                 }
             }
         }
+        if self.is_hidden_in(&text) {
+            return "(not shown: it quotes our request)".to_owned();
+        }
         if let Some(end) = quoted(&text) {
             text.truncate(end);
             text.push_str(" (the rest quotes our request)");
         }
         excerpt(&text)
+    }
+
+    /// Whether a secret shows once what is encoded is decoded, in whatever ways and mixtures.
+    fn is_hidden_in(&self, text: &str) -> bool {
+        let secrets = self.0.iter().map(Secret::reveal);
+        let secrets = secrets.filter(|secret| secret.len() >= LEAST_TOKEN / 2);
+        let secrets: Vec<_> =
+            secrets.map(|secret| (words(secret), words(&decoded(secret)))).collect();
+        let mut text = text.to_owned();
+        for _ in 0..MOST_LAYERS {
+            text = words(&decoded(&text));
+            if secrets.iter().any(|(as_is, too)| text.contains(as_is) || text.contains(too)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// So many encodings one above the other are looked through.
+const MOST_LAYERS: usize = 3;
+
+/// A text without percent-encoding, entities of HTML and escapes of JSON and JavaScript.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let (c, length) = escape(rest).unwrap_or((first, first.len_utf8()));
+        // A percent-encoded byte may be a part of a character.
+        match u8::try_from(c) {
+            Ok(byte) if rest.starts_with('%') => bytes.push(byte),
+            _ => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The character that an escape at the beginning of a text stands for, and the escape's length.
+fn escape(text: &str) -> Option<(char, usize)> {
+    let number = |digits: &str, radix| char::from_u32(u32::from_str_radix(digits, radix).ok()?);
+    let hex = |from: usize, to: usize| Some((number(text.get(from..to)?, 16)?, to));
+    match text.as_bytes() {
+        [b'%', ..] => hex(1, 3),
+        [b'\\', b'u', ..] => hex(2, 6),
+        [b'\\', b'x', ..] => hex(2, 4),
+        [b'\\', c @ (b'"' | b'\\' | b'/' | b'\''), ..] => Some((char::from(*c), 2)),
+        [b'&', ..] => {
+            let end = text.bytes().take(12).position(|b| b == b';')?;
+            let name = text.get(1..end)?;
+            let c = match (name, name.strip_prefix('#')) {
+                ("amp", _) => '&',
+                ("lt", _) => '<',
+                ("gt", _) => '>',
+                ("quot", _) => '"',
+                ("apos", _) => '\'',
+                (_, Some(digits)) => match digits.strip_prefix(['x', 'X']) {
+                    Some(digits) => number(digits, 16)?,
+                    None => number(digits, 10)?,
+                },
+                _ => return None,
+            };
+            Some((c, end + 1))
+        }
+        _ => None,
     }
 }
 
@@ -126,6 +194,27 @@ mod tests {
         for part in parts {
             assert_eq!(Hidden(&token).excerpt(part), "(secret)");
         }
+    }
+
+    #[test]
+    fn a_text_that_shows_a_secret_once_it_is_decoded_is_not_shown() {
+        let secrets = [Secret::new("Ab8Q~x.y+Z/12=tail_-\"<é")];
+        for page in [
+            "value Ab8Q~x.y&#43;Z/12&#61;tail_-&#34;&lt;é is not allowed",
+            "Ab8Q&#x7e;x&#x2E;y&#X2b;Z&#x2f;12&#x3d;tail&#x5f;&#x2d;&#x22;&#x3c;&#xe9;",
+            r#"Ab8Q\x7ex.y\x2bZ\/12\u003dtail_-\"\u003cé"#,
+            "%41%62%38%51%7e%78%2e%79%2b%5a%2f%31%32%3d%74%61%69%6c%5f%2d%22%3c%c3%a9",
+            "Ab8Q~x.y&#37;2BZ&#37;2F12&#37;3Dtail_-&#37;22&#37;3C&#37;C3&#37;A9",
+        ] {
+            let shown = Hidden(&secrets).excerpt(page);
+            assert_eq!(shown, "(not shown: it quotes our request)", "{page}");
+        }
+        for text in ["100 % &#38; &nosuch; \\q \\u12 &#xffffffff; %zz %", "plain", ""] {
+            assert_eq!(Hidden(&secrets).excerpt(text), text);
+        }
+        // One whose own characters look like an escape.
+        let secrets = [Secret::new("abc%41def&amp;g")];
+        assert!(Hidden(&secrets).excerpt("abc&#37;41def&#38;amp;g").starts_with("(not shown"));
     }
 
     #[test]
