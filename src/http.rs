@@ -204,19 +204,14 @@ impl Http {
         let bearer = bearer.as_ref().map(|bearer| bearer.as_str());
         let limits = self.network.timeouts;
         // Of what is read at once, the answer's end is waited for as long as its beginning.
-        let (limit, whole) = match payload {
-            Payload::Stream => (limits.silence, None),
-            Payload::Get | Payload::Impatient(_) | Payload::Post => {
-                (limits.silence, Some(limits.silence))
-            }
-            Payload::Form(_) => (limits.sign_in, Some(limits.sign_in)),
+        let (begin, limit, whole) = match payload {
+            Payload::Stream => (limits.silence, limits.silence, None),
+            Payload::Get | Payload::Post => (limits.silence, limits.silence, Some(limits.silence)),
+            Payload::Impatient(patience) => (patience, limits.silence, Some(limits.silence)),
+            Payload::Form(_) => (limits.sign_in, limits.sign_in, Some(limits.sign_in)),
         };
         let result = match payload {
             Payload::Get | Payload::Impatient(_) | Payload::Stream => {
-                let begin = match payload {
-                    Payload::Impatient(patience) => patience,
-                    _ => limit,
-                };
                 let request = agent.get(&uri);
                 let request = match bearer {
                     Some(bearer) => request.header("Authorization", bearer),
@@ -237,7 +232,7 @@ impl Http {
                 };
                 let request = request
                     .config()
-                    .timeout_recv_response(Some(limit))
+                    .timeout_recv_response(Some(begin))
                     .timeout_recv_body(whole)
                     .build();
                 match payload {

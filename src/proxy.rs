@@ -66,9 +66,15 @@ impl Proxy {
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        let address = self.host.parse::<IpAddr>();
-        self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback())
+        is_loopback(&self.host)
     }
+}
+
+/// Whether a host, an IPv6 address without brackets, is this machine.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn decode(text: &str) -> Result<Zeroizing<String>, &'static str> {

@@ -6,6 +6,7 @@ use log::LevelFilter;
 
 use crate::cloud::CLOUDS;
 use crate::content::ContentType;
+use crate::proxy::is_loopback;
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -118,10 +119,8 @@ pub(super) fn parse_origin(text: &str) -> Option<String> {
     } else {
         !host.is_empty() && !host.contains(['[', ']'])
     };
-    let loopback =
-        host.eq_ignore_ascii_case("localhost") || address.is_some_and(|a| a.is_loopback());
     let scheme = scheme.to_ascii_lowercase();
-    let scheme_is_good = scheme == "https" || (scheme == "http" && loopback);
+    let scheme_is_good = scheme == "https" || (scheme == "http" && is_loopback(host));
     (scheme_is_good && port_is_good && host_is_good)
         .then(|| format!("{scheme}://{}", authority.to_ascii_lowercase()))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use office365_simulator::{Blob, Call, Fault, Simulator, Tenant};
+use office365_simulator::{Blob, Call, Fault, Request, Simulator, Tenant};
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
 };
@@ -61,6 +61,15 @@ fn publish(site: &Site, tenants: impl Iterator<Item = usize>, round: &str) -> BT
         id
     };
     tenants.map(publish).collect()
+}
+
+/// Waits until so many blobs have been fetched.
+fn wait_for_fetched(site: &Site, many: usize) {
+    let is_fetched = |r: &&Request| r.call == Some(Call::Fetch) && r.status == 200;
+    let all = site
+        .simulator
+        .wait_for(PATIENCE, |requests| requests.iter().filter(is_fetched).count() == many);
+    assert!(all, "{}", site.log());
 }
 
 /// An address where connections are never taken: the queue of those that wait is full.
@@ -142,11 +151,7 @@ fn those_who_failed_the_last_time_hold_up_no_worker_for_the_rest() {
     let expected = publish(&site, (0..60).filter(|n| !is_dead(*n)), "");
     site.simulator.clear_requests();
     let running = site.host().begin(&site.command(), Options::default());
-    let is_fetch = |request: &&office365_simulator::Request| request.call == Some(Call::Fetch);
-    let all = site.simulator.wait_for(PATIENCE, |requests| {
-        requests.iter().filter(is_fetch).filter(|request| request.status == 200).count() == 40
-    });
-    assert!(all, "{}", site.log());
+    wait_for_fetched(&site, 40);
     // None of the dead has even had its time: they hang still.
     let hanging = site.requests(Call::Token);
     assert!(hanging.iter().all(|request| request.status == 0), "{hanging:?}");
@@ -173,11 +178,7 @@ fn tenants_whose_api_is_silent_hold_the_others_up_for_moments_only() {
     configure(&site, 22, "", |_| None);
     let expected = publish(&site, 12..22, "");
     let running = site.host().begin(&site.command(), Options::default());
-    let is_fetch = |request: &&office365_simulator::Request| request.call == Some(Call::Fetch);
-    let all = site.simulator.wait_for(PATIENCE, |requests| {
-        requests.iter().filter(is_fetch).filter(|request| request.status == 200).count() == 10
-    });
-    assert!(all, "{}", site.log());
+    wait_for_fetched(&site, 10);
     running.terminate();
     let run = running.end();
     assert_eq!(run.code, Some(0));
