@@ -27,17 +27,18 @@ use std::time::{Duration, Instant};
 use signal_hook::iterator::Signals;
 
 use self::jobs::Shared;
+use self::stream::StreamRun;
 pub use self::tenant::TenantStart;
 use self::tenant::{ListPage, RunContext, Step, TenantRun};
 use crate::api::{Access, Api, Trouble};
 use crate::auth::Credentials;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::content::Reaction;
+use crate::content::{ContentType, Reaction};
 use crate::health::{Outcome, Part, judge};
 use crate::notice::{Kind, Notice};
 use crate::output::Output;
-use crate::state::{MOST_NOTICES, State, Tenant, Turns};
+use crate::state::{Backfill, MOST_NOTICES, State, Tally, Tenant, Turns};
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::KeptToken;
 
@@ -58,6 +59,54 @@ pub struct Cycle {
     pub hand_over: bool,
     /// When the run was begun.
     pub begun: Instant,
+    /// How long it may go on.
+    pub limits: Limits,
+}
+
+/// How long a run may go on, and how much it may write.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// After this nothing new is begun.
+    pub run: Duration,
+    /// After this no more is begun of backfills: Wazuh sends nobody's events before the run has ended.
+    pub past: Duration,
+    /// What comes due later than this from now is the next run's.
+    pub wait: Duration,
+    /// Once so many bytes are written no new blob is begun.
+    pub output: u64,
+}
+
+impl Limits {
+    /// Those of one poll among many.
+    #[must_use]
+    pub fn of_a_poll(config: &Config) -> Self {
+        Self {
+            run: Duration::from_secs(config.run_timeout),
+            past: Duration::from_secs(60),
+            wait: Duration::from_secs(10),
+            output: config.max_output,
+        }
+    }
+
+    /// Those of a run that is to do all there is to be done, for no other one comes.
+    #[must_use]
+    pub fn of_an_only_run() -> Self {
+        let week = Duration::from_secs(7 * 86_400);
+        Self { run: week, past: week, wait: Duration::from_secs(3600), output: u64::MAX }
+    }
+}
+
+/// How far a run's backfills are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// The share that is listed, of all of them together: 0 to 1.
+    pub listed: f64,
+    /// Blobs written to their end.
+    pub blobs: u64,
+    /// Blobs listed and not written to their end yet.
+    pub left: u64,
+    /// Events written.
+    pub events: u64,
 }
 
 /// A tenant at the end of a run.
@@ -123,7 +172,7 @@ impl Collection {
     /// Takes everything that a cycle works with.
     #[must_use]
     pub fn new(cycle: Cycle) -> Self {
-        let Cycle { config, api, output, state, tenants, hand_over, begun } = cycle;
+        let Cycle { config, api, output, state, tenants, hand_over, begun, limits } = cycle;
         let now = api.clock.now();
         let tenants: Vec<_> =
             tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
@@ -138,8 +187,10 @@ impl Collection {
                 lookback: config.lookback,
                 hand_over,
                 crowded,
+                past_until: begun.checked_add(limits.past),
             },
-            deadline: begun + Duration::from_secs(config.run_timeout),
+            deadline: begun + limits.run,
+            limits,
             config,
             state,
             output,
@@ -159,6 +210,24 @@ impl Collection {
         self.0.run_until_done(signals);
     }
 
+    /// How far the backfills are.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let shared = self.0.lock();
+        let mut progress = Progress::default();
+        let mut count = 0_u32;
+        let streams = shared.tenants.iter().flat_map(|tenant| &tenant.streams);
+        for stream in streams.filter(|stream| !stream.is_live()) {
+            count += 1;
+            progress.listed += stream.listed();
+            progress.blobs += stream.blobs;
+            progress.left += (stream.queued() + stream.fetching()) as u64;
+            progress.events += stream.counts.events;
+        }
+        progress.listed /= f64::from(count.max(1));
+        progress
+    }
+
     /// What the run did, and the state that it leaves. To be called when nobody writes any more.
     #[must_use]
     pub fn finish(&self) -> Report {
@@ -173,6 +242,7 @@ struct Collector {
     state: State,
     output: Arc<Output>,
     deadline: Instant,
+    limits: Limits,
     shared: Mutex<Shared>,
     /// There is a job for a worker, or there will be none any more.
     for_workers: Condvar,
@@ -326,12 +396,12 @@ impl Collector {
         for mut tenant in tenants {
             let outcome = tenant.finish(report.halt == Some(Halt::Terminated));
             let failed = !matches!(outcome, Outcome::Succeeded | Outcome::Open);
-            let mut of_tenant = BTreeMap::from([(None, outcome)]);
+            let mut of_tenant = BTreeMap::from([(Whose::Tenant, outcome)]);
             report.failed |= failed;
             for mut stream in std::mem::take(&mut tenant.streams) {
                 let outcome = stream.finish(clock, &self.run);
                 let served = report.halt.is_none() || stream.served;
-                let judged = !failed && served && clock.is_some();
+                let judged = !failed && served && clock.is_some() && stream.is_live();
                 if let Some(lag) = judged.then(|| stream.state.behind(now)).flatten() {
                     report.notices.push(stream.notice(Kind::Behind, behind(lag)));
                 }
@@ -341,14 +411,24 @@ impl Collector {
                         log::error!("{} {}: {}", tenant.name(), stream.content_type, failure.text);
                         report.failed = true;
                     }
-                    of_tenant.insert(Some(stream.content_type), outcome);
+                    of_tenant.insert(Whose::of(&stream), outcome);
                 }
                 stream.tell_counts();
                 report.events += stream.counts.events;
                 report.blobs += stream.blobs;
-                report.lag = report.lag.max(stream.state.lag(now));
                 report.notices.append(&mut stream.notices);
-                tenant.state.streams.insert(stream.content_type, stream.state);
+                match stream.past {
+                    None => {
+                        report.lag = report.lag.max(stream.state.lag(now));
+                        tenant.state.streams.insert(stream.content_type, stream.state);
+                    }
+                    Some(past) => {
+                        if let Some(backfill) = tenant.state.backfills.get_mut(past.index) {
+                            backfill.stream = stream.state;
+                            tell_if_over(&tenant.config.tenant_id, backfill);
+                        }
+                    }
+                }
             }
             outcomes.push(of_tenant);
             tenant.save_pause(now);
@@ -363,15 +443,47 @@ impl Collector {
         for (tenant, mut outcomes) in std::iter::zip(&mut report.tenants, outcomes) {
             let tenant_id = tenant.tenant_id.as_str();
             let state = &mut tenant.state;
-            let streams = state.streams.iter_mut().map(|(name, s)| (Some(*name), &mut s.health));
-            for (content_type, health) in [(None, &mut state.health)].into_iter().chain(streams) {
-                let outcome = outcomes.remove(&content_type).unwrap_or_default();
+            let live = state.streams.iter_mut();
+            let live = live.map(|(name, s)| (Whose::Stream(*name), Some(*name), &mut s.health));
+            let past = state.backfills.iter_mut().enumerate().map(|(index, backfill)| {
+                (Whose::Backfill(index), Some(backfill.content_type), &mut backfill.stream.health)
+            });
+            let tenant = [(Whose::Tenant, None, &mut state.health)].into_iter();
+            for (whose, content_type, health) in tenant.chain(live).chain(past) {
+                let outcome = outcomes.remove(&whose).unwrap_or_default();
                 parts.push(Part { tenant_id, content_type, health, outcome });
             }
         }
         let notices = judge(&mut parts, now);
         report.notices.extend(notices);
         report
+    }
+}
+
+/// Whose an outcome is, in a tenant.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Tenant,
+    Stream(ContentType),
+    Backfill(usize),
+}
+
+impl Whose {
+    fn of(stream: &StreamRun) -> Self {
+        let live = Self::Stream(stream.content_type);
+        stream.past.map_or(live, |past| Self::Backfill(past.index))
+    }
+}
+
+/// Says in the log that a backfill has been written to its end.
+fn tell_if_over(tenant_id: &str, backfill: &Backfill) {
+    if backfill.is_over() {
+        let Backfill { content_type, from, until, stream, .. } = backfill;
+        let Tally { events, blobs } = stream.in_all;
+        log::info!(
+            "{tenant_id} {content_type}: the backfill from {from} to {until} is done: {events} events \
+             from {blobs} blobs"
+        );
     }
 }
 

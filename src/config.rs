@@ -4,7 +4,7 @@
 //! and so is a bare `&`), so the `<office365>` blocks outside of comments are cut out of it and
 //! only they are parsed as XML.
 
-mod blocks;
+pub(crate) mod blocks;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -124,7 +124,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
     let text = lossy(bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let fault = |position, text: String| ConfigError { file: file.to_owned(), position, text };
-    let blocks = blocks(text)
+    let blocks = blocks(text, "office365")
         .map_err(|at| fault(Some(place(text, at)), "<office365> is never closed".to_owned()))?;
     if blocks.is_empty() {
         return Err(fault(None, "there is no <office365> block in it".to_owned()));

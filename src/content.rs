@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codes::{self, Explanation};
 use crate::timestamp::Timestamp;
 use crate::words::{Hidden, excerpt};
 
@@ -202,7 +203,7 @@ pub struct Refusal {
     /// What to do.
     pub reaction: Reaction,
     /// What it means and what a person can do, where it is known.
-    pub advice: &'static str,
+    pub explanation: Option<Explanation>,
 }
 
 impl fmt::Display for Refusal {
@@ -213,10 +214,10 @@ impl fmt::Display for Refusal {
                 write!(f, " {part}")?;
             }
         }
-        if !self.advice.is_empty() {
-            write!(f, " - {}", self.advice)?;
+        match self.explanation {
+            Some(explanation) => write!(f, " - {explanation}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -250,64 +251,38 @@ pub fn classify(status: u16, body: &[u8], hidden: Hidden<'_>) -> Refusal {
     } else {
         (String::new(), hidden.excerpt(&String::from_utf8_lossy(body)))
     };
-    let (reaction, advice) = by_code(&code, &message).unwrap_or_else(|| by_status(status));
-    Refusal { status, code, message, reaction, advice }
+    let explanation = codes::explain(&code);
+    let (reaction, explanation) = match by_code(&code, &message) {
+        Some(reaction) => (reaction, explanation),
+        None => by_status(status),
+    };
+    Refusal { status, code, message, reaction, explanation }
 }
 
-fn by_code(code: &str, message: &str) -> Option<(Reaction, &'static str)> {
-    use Reaction::{
-        AlreadyOn, Clamp, Consent, Expired, ListAgain, Missing, Pause, Refused, Retry, Subscribe,
-    };
+/// What a code calls for; what it means stands in [`codes`].
+fn by_code(code: &str, message: &str) -> Option<Reaction> {
     Some(match code {
         // Documented with status 403, seen with 429.
-        "AF429" => (Pause, "the API asks us to slow down"),
-        "AF10001" => (
-            Consent,
-            "the application lacks a permission: in the Entra admin center, under App \
-             registrations > your application > API permissions, add the application permissions \
-             ActivityFeed.Read (and ActivityFeed.ReadDlp for DLP.All) of Office 365 Management \
-             APIs, then choose Grant admin consent",
-        ),
-        "AF20001" | "AF20002" | "AF20003" => (
-            Refused,
-            "a parameter of our request is wrong: please report this as a fault of wodle-office365",
-        ),
-        "AF20010" => (
-            Refused,
-            "the token belongs to another tenant than tenant_id: compare tenant_id with the \
-             Directory (tenant) ID on the application's Overview page",
-        ),
-        "AF20011" => (
-            Refused,
-            "the API doesn't know this tenant: compare tenant_id with the Directory (tenant) ID, \
-             and api_type with the tenant's cloud",
-        ),
-        "AF20012" => (
-            Refused,
-            "the tenant is not set up for this API: check that it has a Microsoft 365 licence with \
-             auditing and that auditing is on (Microsoft Purview portal > Audit)",
-        ),
-        "AF20013" => (Refused, "tenant_id is no valid GUID"),
-        "AF20020" => (Refused, "the API doesn't take this content type in this cloud"),
-        "AF20022" | "AF20023" => (Subscribe, "the subscription is missing or was stopped"),
-        "AF20024" => (AlreadyOn, ""),
-        "AF20030" | "AF20055" => (Clamp, "the time window is outside what the API allows"),
-        "AF20031" => (ListAgain, "the link to the next page was not taken"),
-        "AF20050" => (Missing, "the API no longer has this content"),
-        "AF20051" => (Expired, "the content has expired"),
-        "AF20052" => (Missing, "the API doesn't take this content id"),
-        _ if code.starts_with("AF5") => (Retry, "a fault on Microsoft's side"),
-        _ if code.starts_with("StartSubscription") && message.contains("does not exist") => (
-            Refused,
-            "auditing is off for this tenant: turn it on in the Microsoft Purview portal under \
-             Audit, and wait up to 24 hours",
-        ),
+        "AF429" => Reaction::Pause,
+        "AF10001" => Reaction::Consent,
+        "AF20001" | "AF20002" | "AF20003" | "AF20010" | "AF20011" | "AF20012" | "AF20013"
+        | "AF20020" => Reaction::Refused,
+        "AF20022" | "AF20023" => Reaction::Subscribe,
+        "AF20024" => Reaction::AlreadyOn,
+        "AF20030" | "AF20055" => Reaction::Clamp,
+        "AF20031" => Reaction::ListAgain,
+        "AF20050" | "AF20052" => Reaction::Missing,
+        "AF20051" => Reaction::Expired,
+        _ if code.starts_with("AF5") => Reaction::Retry,
+        _ if code.starts_with(codes::AUDITING_OFF) && message.contains("does not exist") => {
+            Reaction::Refused
+        }
         _ => return None,
     })
 }
 
-fn by_status(status: u16) -> (Reaction, &'static str) {
-    match status {
+fn by_status(status: u16) -> (Reaction, Option<Explanation>) {
+    let (reaction, meaning) = match status {
         // A 200 whose body is not what was asked for: a gateway's page, a cut answer.
         200..=299 => (Reaction::Retry, "the answer is not what the API documents"),
         300..=399 => (
@@ -320,8 +295,9 @@ fn by_status(status: u16) -> (Reaction, &'static str) {
         408 | 500..=599 => (Reaction::Retry, "a passing fault of the server or of a gateway"),
         // Only the API's own codes say that content is gone.
         404 | 410 => (Reaction::Refused, "the server, or a gateway, knows nothing at this address"),
-        _ => (Reaction::Refused, ""),
-    }
+        _ => return (Reaction::Refused, None),
+    };
+    (reaction, Some(Explanation::plain(meaning)))
 }
 
 #[cfg(test)]

@@ -46,6 +46,16 @@ fn secret(home: &Home, path: &Path) -> Result<Secret, String> {
     }
 }
 
+/// Whether there is white space around the secret in a tenant's file, which [`load`] leaves out.
+#[must_use]
+pub fn has_white_space(home: &Home, tenant: &Tenant) -> bool {
+    let Credential::SecretFile(path) = &tenant.credential else {
+        return false;
+    };
+    let bytes = home.read_private(&home.resolve(path)).unwrap_or_default();
+    bytes.trim_ascii().len() < bytes.len()
+}
+
 fn private_key(home: &Home, path: &Path) -> Result<PrivateKey, String> {
     let resolved = home.resolve(path);
     let file = shown(path, &resolved);

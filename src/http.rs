@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::answer::{Answer, Content};
 use self::answer::{OVER, answer};
-use self::explain::{Way, is_dead_end, no_answer};
+use self::explain::{Way, is_dead_end, no_answer, stage};
 use self::resolver::SystemResolver;
 use self::tls::TlsConnector;
 pub use self::trust::{Stores, parse_bundle};
@@ -79,6 +79,19 @@ pub enum Again {
     NextRun,
     /// When a person has mended something.
     Mended,
+}
+
+/// How far a request got that had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// To no connection.
+    Connection,
+    /// Not beyond the proxy.
+    Proxy,
+    /// To a connection on which TLS fails.
+    Tls,
+    /// To a connection on which no answer comes.
+    Answer,
 }
 
 /// What a request carries.
@@ -267,6 +280,36 @@ impl Http {
                     fault.text
                 );
                 Err(fault)
+            }
+        }
+    }
+
+    /// Tries whether anybody answers at an origin, and says through which proxy, as `host:port`, if
+    /// through any.
+    ///
+    /// # Errors
+    /// Nobody does; where it ends, and why.
+    pub fn reach(&self, origin: &str) -> Result<Option<String>, (Stage, String)> {
+        let uri: Uri = origin
+            .parse()
+            .map_err(|_| (Stage::Connection, "the address is malformed".to_owned()))?;
+        let (route, way) = self.route(&uri).map_err(|why| (Stage::Proxy, why))?;
+        let proxy = route.proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host, proxy.port));
+        let agent = self.agent(route).map_err(|why| (Stage::Tls, why))?;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
+        let limits = self.network.timeouts;
+        let request = agent.get(&uri).config().timeout_recv_response(Some(limits.sign_in));
+        match request.build().call() {
+            Ok(response) => {
+                let (status, took) = (response.status().as_u16(), begun.elapsed().as_millis());
+                log::debug!("HTTP {status} in {took} ms from {origin}");
+                Ok(proxy)
+            }
+            Err(error) => {
+                let fault = no_answer(&error, &way, begun.elapsed(), limits);
+                log::debug!("no answer from {origin}: {}", fault.text);
+                Err((stage(&error, &way), fault.text))
             }
         }
     }

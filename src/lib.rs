@@ -10,12 +10,14 @@ pub mod auth;
 pub mod bounded;
 pub mod certificate;
 pub mod cloud;
+pub mod codes;
 pub mod config;
 pub mod content;
 pub mod error;
 pub mod event;
 pub mod health;
 pub mod notice;
+pub mod ossec;
 pub mod proxy;
 pub mod records;
 pub mod secret;
@@ -37,5 +39,10 @@ pub mod store;
 
 // Entry.
 pub mod args;
+pub mod backfill;
+pub mod check;
 pub mod poll;
 pub mod reset;
+pub mod setup;
+pub mod status;
+pub mod wodle;

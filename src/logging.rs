@@ -14,8 +14,7 @@ use rustix::fs::OFlags;
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
-/// The longest message, in bytes: what comes from outside is cut before it gets here, mostly.
-const MOST_MESSAGE: usize = 8 * 1024;
+use crate::words::one_line;
 
 /// Opens the log for a poll: points a stderr that is no terminal at it, shows messages on one that
 /// is, and makes panics end in exit code 1.
@@ -135,35 +134,5 @@ impl Log for WazuhForm {
         for logger in &self.0 {
             logger.flush();
         }
-    }
-}
-
-/// `text` with control characters escaped: nobody may forge a log line.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if line.len() >= MOST_MESSAGE {
-            line.push('…');
-            break;
-        }
-        // Controls, and what turns the direction of writing.
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_stays_on_its_line() {
-        assert_eq!(one_line("a\r\nb\u{1b}[31m\0ü\u{202e}"), "a\\r\\nb\\u{1b}[31m\\u{0}ü\\u{202e}");
-        assert_eq!(one_line(&"x".repeat(10_000)).len(), MOST_MESSAGE + '…'.len_utf8());
     }
 }

@@ -25,6 +25,9 @@ pub struct Output {
     stdout: Mutex<Stdout>,
     changed: Condvar,
     written: AtomicU64,
+    /// Bytes that may be written of all, and of these of notices.
+    most: u64,
+    most_notices: u64,
 }
 
 /// Where stdout is.
@@ -59,18 +62,32 @@ pub struct Turn<'a> {
 }
 
 impl Output {
-    /// Writes to this process's stdout, unbuffered: callers bring many lines at once.
+    /// Writes to this process's stdout what Wazuh keeps of a run, unbuffered: callers bring many lines
+    /// at once.
     ///
     /// # Errors
     /// The descriptor can't be duplicated.
     pub fn stdout() -> io::Result<Self> {
+        Self::bounded(MOST, FOR_NOTICES)
+    }
+
+    /// Writes to this process's stdout as much as there is.
+    ///
+    /// # Errors
+    /// As [`Output::stdout`].
+    pub fn endless() -> io::Result<Self> {
+        Self::bounded(u64::MAX, u64::MAX / 2)
+    }
+
+    fn bounded(most: u64, most_notices: u64) -> io::Result<Self> {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         // What is no pipe, or may not grow, is as good.
         if fcntl_getpipe_size(&stdout).is_ok_and(|size| size < PIPE) {
             let _ = fcntl_setpipe_size(&stdout, PIPE);
         }
         let stdout = Mutex::new(Stdout::Here(stdout));
-        Ok(Self { stdout, changed: Condvar::new(), written: AtomicU64::new(0) })
+        let (changed, written) = (Condvar::new(), AtomicU64::new(0));
+        Ok(Self { stdout, changed, written, most, most_notices })
     }
 
     /// Bytes written so far.
@@ -126,7 +143,7 @@ impl Turn<'_> {
     /// # Errors
     /// The pipe is closed or full for good: nothing of this run may be saved.
     pub fn events(&mut self, lines: &[u8]) -> io::Result<Written> {
-        self.write(lines, MOST - FOR_NOTICES)
+        self.write(lines, self.output.most - self.output.most_notices)
     }
 
     /// Writes the line of a notice.
@@ -135,10 +152,10 @@ impl Turn<'_> {
     /// As [`Turn::events`].
     pub fn notice(&mut self, line: &[u8]) -> io::Result<Written> {
         self.notices += line.len() as u64;
-        if self.notices > FOR_NOTICES {
+        if self.notices > self.output.most_notices {
             return Ok(Written::Full);
         }
-        self.write(line, MOST)
+        self.write(line, self.output.most)
     }
 
     fn write(&mut self, lines: &[u8], most: u64) -> io::Result<Written> {

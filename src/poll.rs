@@ -3,7 +3,6 @@
 mod frame;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +13,19 @@ use signal_hook::iterator::Signals;
 
 use self::frame::{Frame, lock, write_failed};
 use crate::api::Api;
-use crate::args::{ConfigSource, Misuse, PollOptions};
+use crate::args::{Common, Misuse};
 use crate::clock::{Clock, local_now};
-use crate::collect::{Collection, Cycle, Halt, Report, TenantStart};
+use crate::collect::{Collection, Cycle, Halt, Limits, Report, TenantStart};
 use crate::config::{self, Config};
 use crate::credentials;
 use crate::error::Error;
 use crate::health::together;
-use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
+use crate::http::Http;
 use crate::logging;
 use crate::output::Output;
-use crate::proxy::Environment;
+use crate::setup::{network, read_config};
 use crate::state::{CLOCK_TOLERANCE, State, Stream};
-use crate::store::{Home, read_stdin};
+use crate::store::Home;
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::Tokens;
 
@@ -37,16 +36,16 @@ const LAST_WRITE: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// There is no place for a log.
-pub fn run(options: &PollOptions, begun: Instant) -> Result<u8, Error> {
+pub fn run(common: &Common, dry_run: bool, begun: Instant) -> Result<u8, Error> {
     let signals = signals();
-    let home = Home::open(&options.home)?;
+    let home = Home::open(&common.home)?;
     let log = logging::start_quiet(&home.log());
     if let Err(error) = &log {
         // Seen on a terminal only.
         log::error!("{} can't be written: {error}", home.log().display());
     }
-    let look = options.dry_run || io::stdout().is_terminal();
-    let polled = signals.and_then(|signals| poll(options, &home, look, signals, begun));
+    let look = dry_run || io::stdout().is_terminal();
+    let polled = signals.and_then(|signals| poll(common, &home, look, signals, begun));
     let code = polled.unwrap_or_else(|error| ended_badly(&home, &error, look));
     log::logger().flush();
     // The events mattered more than a log; but an administrator should hear of it.
@@ -54,14 +53,14 @@ pub fn run(options: &PollOptions, begun: Instant) -> Result<u8, Error> {
 }
 
 fn poll(
-    options: &PollOptions,
+    common: &Common,
     home: &Home,
     look: bool,
     end: EarlyEnd,
     begun: Instant,
 ) -> Result<u8, Error> {
-    let config = read_config(options, home)?;
-    log::set_max_level(options.log_level.unwrap_or(config.log_level));
+    let config = read_config(common, home)?;
+    log::set_max_level(common.log_level.unwrap_or(config.log_level));
     for warning in &config.warnings {
         log::warn!("configuration: {warning}");
     }
@@ -96,6 +95,7 @@ fn poll(
         tenants,
         hand_over: frame.hand_over,
         begun,
+        limits: Limits::of_a_poll(&config),
     });
     end.at_once.store(false, Ordering::Relaxed);
     collection.run(end.signals);
@@ -197,41 +197,6 @@ fn tell_misconfiguration(home: &Home, text: &str) -> Result<(), Error> {
     frame.close(output.last_turn(LAST_WRITE).map_err(write_failed)?)
 }
 
-fn read_config(options: &PollOptions, home: &Home) -> Result<Config, Error> {
-    let path = match &options.config {
-        ConfigSource::Stdin => {
-            return config::parse("(stdin)", &read_stdin()?).map_err(Error::Config);
-        }
-        ConfigSource::Default => home.config(),
-        ConfigSource::File(path) => path.clone(),
-    };
-    let bytes = home.read_config(&path)?;
-    config::parse(&path.display().to_string(), &bytes).map_err(Error::Config)
-}
-
-/// How the configuration, and the environment where that says nothing, has the network reached.
-fn network(config: &Config, home: &Home) -> Result<Network, Error> {
-    let own_roots = match &config.ca_path {
-        None => Vec::new(),
-        Some(path) => {
-            let unusable = |why: &dyn Display| {
-                let path = path.display();
-                Error::Setup(format!("configuration: ca_path {path} can't be used: {why}"))
-            };
-            let pem = home.read_bundle(&home.resolve(path)).map_err(|why| unusable(&why))?;
-            parse_bundle(path, &pem).map_err(|why| unusable(&why))?
-        }
-    };
-    Ok(Network {
-        proxy: config.proxy.clone(),
-        environment: Environment::from_lookup(|name| std::env::var_os(name)),
-        stores: Stores::from_lookup(|name| std::env::var_os(name)),
-        own_roots,
-        connections: config.max_connections,
-        timeouts: Timeouts::default(),
-    })
-}
-
 /// Gathers what each configured tenant starts with; new streams get their start here, so that it
 /// is saved even if the sign-in fails.
 fn start_tenants(
@@ -253,6 +218,11 @@ fn start_tenants(
                 let lost_since = state.lost_since.filter(|_| config.only_future_events);
                 let start = bookmark.or(lost_since);
                 let stream = Stream::first(config.only_future_events, start, now);
+                for backfill in &mut kept.backfills {
+                    if backfill.content_type == *content_type {
+                        backfill.end_before(stream.position);
+                    }
+                }
                 log::info!(
                     "{} {content_type}: first run, starting at {}",
                     tenant.tenant_id,
@@ -288,7 +258,7 @@ fn take_down(report: Report, state: &mut State, config: &Config, clock: &Clock) 
             state.tell_configuration(&tenant_id, &text, now);
         }
     }
-    state.end_poll(now, clock.offset(), config.interval, report.turns);
+    state.end_poll(now, clock.offset(), config, report.turns);
     tokens
 }
 

@@ -143,6 +143,12 @@ impl Environment {
         }
     }
 
+    /// The variable that names a proxy for https, if one does.
+    #[must_use]
+    pub fn https_variable(&self) -> Option<&'static str> {
+        self.https.as_ref().map(|(name, _)| *name)
+    }
+
     /// The proxy for a target, by https if `tls`; none where `NO_PROXY` names it or no variable is
     /// set.
     ///

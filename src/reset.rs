@@ -1,28 +1,33 @@
 //! The command `reset`: moves a stream's position.
 
-use std::io::{self, Write};
-
-use crate::args::ResetOptions;
+use crate::args::{Common, When};
 use crate::clock::local_now;
+use crate::content::ContentType;
 use crate::error::Error;
 use crate::logging;
 use crate::notice::{Kind, Notice};
-use crate::state::{RETENTION, State, Tenant};
-use crate::store::{Folder, Home, Loaded, Lock};
+use crate::setup::wait_for_lock;
+use crate::state::{RETENTION, State};
+use crate::store::{Home, Loaded};
 
 /// Moves a stream's position, and gives the text that says so. What is skipped by that becomes a
 /// `gap` notice of the next poll.
 ///
 /// # Errors
 /// There is no such stream, the time is none that the API covers, or the state can't be saved.
-pub fn run(options: &ResetOptions) -> Result<String, Error> {
-    let home = Home::open(&options.home)?;
+pub fn run(
+    common: &Common,
+    tenant: &str,
+    content_type: ContentType,
+    to: When,
+) -> Result<String, Error> {
+    let home = Home::open(&common.home)?;
     // Only a record of what was done: what matters is told on stdout and stderr.
     let _ = logging::start(&home.log());
     let folder = home.folder()?;
     let _lock = wait_for_lock(&folder)?;
     let Loaded { mut state, keep_previous } = folder.load_state()?;
-    let text = reset(&mut state, options)?;
+    let text = reset(&mut state, tenant, content_type, to)?;
     let saved = folder
         .prepare_save(0)
         .and_then(|prepared| folder.save_state(prepared, &state, keep_previous));
@@ -31,30 +36,15 @@ pub fn run(options: &ResetOptions) -> Result<String, Error> {
     Ok(format!("{text}\n"))
 }
 
-/// Waits until no poll runs.
-fn wait_for_lock(folder: &Folder) -> Result<Lock, Error> {
-    let fault = |error| Error::Run(format!("the lock can't be used: {error}"));
-    if let Ok(lock) = folder.lock(local_now()).map_err(fault)? {
-        return Ok(lock);
-    }
-    let _ = writeln!(io::stderr(), "wodle-office365: waiting for a running poll to end");
-    folder.wait_for_lock(local_now()).map_err(fault)
-}
-
-fn reset(state: &mut State, options: &ResetOptions) -> Result<String, Error> {
+fn reset(state: &mut State, tenant: &str, name: ContentType, to: When) -> Result<String, Error> {
     let now = local_now().plus(state.clock_offset);
-    let to = options.to.before(now);
+    let to = to.before(now);
     if to > now || now.since(to) > RETENTION {
         return Err(Error::Usage(format!(
             "--to {to} is not within the 7 days before {now} that the API covers"
         )));
     }
-    let (wanted, name) = (options.tenant.to_ascii_lowercase(), options.content_type);
-    let is_it = |(tenant_id, tenant): &(&String, &Tenant)| {
-        **tenant_id == wanted || tenant.guid.as_ref() == Some(&wanted)
-    };
-    let tenant_id = state.tenants.iter().find(is_it).map(|(tenant_id, _)| tenant_id.clone());
-    let tenant_id = tenant_id.unwrap_or(wanted);
+    let tenant_id = state.tenant_id(tenant);
     let tenant = state.tenants.get_mut(&tenant_id);
     let Some(stream) = tenant.and_then(|tenant| tenant.streams.get_mut(&name)) else {
         return Err(Error::Usage(format!(

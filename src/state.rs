@@ -2,22 +2,25 @@
 //! and those that wait; what was handed over; which notices wait or were told. And the reasoning on
 //! it. No I/O, no clock.
 
+mod backfill;
 mod delivered;
 mod handover;
 mod stream;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::backfill::Backfill;
 pub use self::delivered::{Delivered, fingerprint};
 pub use self::handover::{DeadQueue, Handover, Modulesd, Queue};
 pub use self::stream::{
     CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, RETENTION, RunEnd, SUBSCRIPTION_PAUSE,
-    Stream, Window, edge_margin,
+    Stream, Tally, Window, edge_margin,
 };
 pub use self::waiting::Waiting;
+use crate::config::Config;
 use crate::content::ContentType;
 use crate::health::{Health, is_due};
 use crate::notice::{Kind, Notice};
@@ -46,6 +49,12 @@ pub struct State {
     pub last_poll: Option<Timestamp>,
     /// The configured interval in seconds, for those who judge how old `last_poll` may be.
     pub interval: i64,
+    /// The configured `run_timeout` in seconds, for those who judge how long a poll may run.
+    #[serde(default = "default_run_timeout")]
+    pub run_timeout: u64,
+    /// The content types that the last poll was configured with; none where that is not known.
+    #[serde(default)]
+    pub content_types: Vec<ContentType>,
     /// Where a run that had to stop left off, so that the next one goes on behind it.
     pub turns: Turns,
     /// Set from when a newer state was lost to the end of the next poll: a stream that is not known
@@ -69,6 +78,8 @@ impl Default for State {
             clock_offset: 0,
             last_poll: None,
             interval: 0,
+            run_timeout: default_run_timeout(),
+            content_types: Vec::new(),
             turns: Turns::default(),
             lost_since: None,
             handover: Handover::default(),
@@ -77,6 +88,10 @@ impl Default for State {
             tenants: BTreeMap::new(),
         }
     }
+}
+
+fn default_run_timeout() -> u64 {
+    300
 }
 
 /// Where a run left off that had to stop before all was done.
@@ -120,12 +135,19 @@ impl State {
         serde_json::from_slice(bytes).map_err(damaged)
     }
 
-    /// Takes a finished run down.
-    pub fn end_poll(&mut self, now: Timestamp, clock_offset: i64, interval: i64, turns: Turns) {
+    /// Takes a finished run with this configuration down.
+    pub fn end_poll(&mut self, now: Timestamp, clock_offset: i64, config: &Config, turns: Turns) {
         self.last_poll = Some(now);
         self.clock_offset = clock_offset;
-        self.interval = interval;
+        self.interval = config.interval;
+        self.run_timeout = config.run_timeout;
+        self.content_types.clone_from(&config.subscriptions);
         self.turns = turns;
+        let names: BTreeSet<_> =
+            config.tenants.iter().map(|tenant| tenant.tenant_id.to_ascii_lowercase()).collect();
+        for (name, tenant) in &mut self.tenants {
+            tenant.is_configured = names.contains(name);
+        }
         self.lost_since = None;
         let forget = |at: Timestamp| now.since(at) > FORGET_TENANT;
         self.tenants.retain(|_, tenant| !tenant.configured_at.is_some_and(forget));
@@ -171,11 +193,28 @@ impl State {
     /// Puts a configured tenant's state back.
     pub fn put_tenant(&mut self, tenant_id: &str, mut tenant: Tenant, now: Timestamp) {
         tenant.configured_at = Some(now);
+        tenant.backfills.retain_mut(|backfill| backfill.end_run(now));
         // What was known of it by its GUID has been taken over.
         if let Some(guid) = &tenant.guid {
             self.tenants.remove(guid);
         }
         self.tenants.insert(tenant_id.to_ascii_lowercase(), tenant);
+    }
+
+    /// Whether the last poll had this content type in its configuration.
+    #[must_use]
+    pub fn is_subscribed(&self, content_type: ContentType) -> bool {
+        self.content_types.is_empty() || self.content_types.contains(&content_type)
+    }
+
+    /// What a tenant is called here that is called `name`, or has it for its GUID.
+    #[must_use]
+    pub fn tenant_id(&self, name: &str) -> String {
+        let wanted = name.to_ascii_lowercase();
+        let is_it = |(tenant_id, tenant): &(&String, &Tenant)| {
+            **tenant_id == wanted || tenant.guid.as_ref() == Some(&wanted)
+        };
+        self.tenants.iter().find(is_it).map_or(wanted, |(tenant_id, _)| tenant_id.clone())
     }
 
     /// The tenant that has this GUID, under another name than `tenant_id`.
@@ -213,6 +252,9 @@ pub struct Tenant {
     pub guid: Option<String>,
     /// When a run last had it in its configuration.
     pub configured_at: Option<Timestamp>,
+    /// Whether the last run had.
+    #[serde(default)]
+    pub is_configured: bool,
     /// When its subscriptions were last listed.
     pub subscriptions_listed: Option<Timestamp>,
     /// The API has asked it to slow down for longer than its last run.
@@ -222,6 +264,10 @@ pub struct Tenant {
     pub health: Health,
     /// Its streams.
     pub streams: BTreeMap<ContentType, Stream>,
+    /// The past windows that were asked for, in the order in which they were; of each content type one
+    /// at a time is worked on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backfills: Vec<Backfill>,
 }
 
 /// Whether a number need not be saved.
@@ -232,10 +278,15 @@ fn is_zero<N: Copy + Into<u64>>(number: &N) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::content::Blob;
 
     fn at(seconds_before: i64) -> Timestamp {
         Timestamp::from_unix(1_800_000_000 - seconds_before)
+    }
+
+    fn config() -> Config {
+        config::parse("x", b"<office365><enabled>no</enabled></office365>").unwrap()
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {
@@ -262,9 +313,9 @@ mod tests {
         assert_eq!(other, Tenant::default(), "that one is configured itself");
         assert_eq!(read.take_tenant("GUID", |_| false), tenant, "known by its GUID too");
         read.put_tenant("guid", tenant, at(30 * DAY + 1));
-        read.end_poll(at(1), 7, 60, Turns::default());
+        read.end_poll(at(1), 7, &config(), Turns::default());
         assert_eq!((read.tenants.len(), read.clock_offset, read.interval), (1, 7, 60));
-        read.end_poll(at(0), 0, 60, Turns::default());
+        read.end_poll(at(0), 0, &config(), Turns::default());
         assert!(read.tenants.is_empty());
     }
 

@@ -1,10 +1,11 @@
 //! Files: read on the open handle after a look at owner and mode, replaced atomically, locked.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use ring::digest;
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, OFlags, StatxAttributes, StatxFlags, statx,
 };
@@ -14,6 +15,8 @@ use zeroize::Zeroizing;
 use crate::bounded::{read_at_most, read_secretly};
 use crate::content::ContentType;
 use crate::error::Error;
+use crate::ossec::{self, Ossec};
+use crate::parent::process_start;
 use crate::state::{BadState, State};
 use crate::timestamp::Timestamp;
 
@@ -82,6 +85,23 @@ impl Home {
         let bytes = open_regular(&path).and_then(|file| read_at_most(file, 64)).ok()?;
         let seconds = i64::from_ne_bytes(bytes.try_into().ok()?);
         (seconds > 0).then(|| Timestamp::from_unix(seconds))
+    }
+
+    /// What a file of Wazuh's own, given relative to here, says of us; nothing where it can't be read.
+    #[must_use]
+    pub fn read_ossec(&self, path: &Path) -> Ossec {
+        let bytes = open_regular(&self.0.join(path)).and_then(|f| read_at_most(f, MOST_CONFIG));
+        bytes.map_or_else(|_| Ossec::default(), |bytes| ossec::parse(&bytes))
+    }
+
+    /// The value of one of Wazuh's internal options, if it is set.
+    #[must_use]
+    pub fn internal_option(&self, name: &str) -> Option<u64> {
+        let files = ["etc/internal_options.conf", "etc/local_internal_options.conf"];
+        let read =
+            |path| open_regular(&self.0.join(path)).and_then(|f| read_at_most(f, MOST_CONFIG));
+        let files: Vec<_> = files.into_iter().map(|path| read(path).unwrap_or_default()).collect();
+        ossec::internal_option(&files, name)
     }
 
     /// Reads a configuration file.
@@ -160,11 +180,12 @@ impl Home {
     /// # Errors
     /// It can't be made or used.
     pub fn folder(&self) -> Result<Folder, Error> {
-        let path = self.0.join("var/wodles/wodle-office365");
+        let folder = self.look();
+        let path = &folder.path;
         let make = || -> io::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-            if fs::metadata(&path)?.permissions().mode() & 0o077 != 0 {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
             }
             Ok(())
         };
@@ -175,7 +196,14 @@ impl Home {
                 path.display()
             ))
         })?;
-        Ok(Folder { path, state: STATE, previous: PREVIOUS })
+        Ok(folder)
+    }
+
+    /// Our own folder, only to be looked into: nothing is made or changed.
+    #[must_use]
+    pub fn look(&self) -> Folder {
+        let path = self.0.join("var/wodles/wodle-office365");
+        Folder { path, state: STATE, previous: PREVIOUS }
     }
 }
 
@@ -188,6 +216,24 @@ fn open_regular(path: &Path) -> io::Result<File> {
     } else {
         Err(io::Error::other("it is no regular file"))
     }
+}
+
+/// The SHA-256 of a file, in hexadecimal digits.
+///
+/// # Errors
+/// It can't be read.
+pub fn sha256(path: &Path) -> Result<String, Error> {
+    let unreadable = |error| Error::Run(format!("{} can't be read: {error}", path.display()));
+    let mut file = open_regular(path).map_err(unreadable)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer).map_err(unreadable)? {
+            0 => break,
+            read => context.update(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Reads the configuration from stdin.
@@ -219,10 +265,21 @@ pub struct Lock(#[expect(dead_code, reason = "its closing is what unlocks")] Fil
 
 impl Lock {
     fn taken(mut file: File, now: Timestamp) -> io::Result<Self> {
+        let pid = std::process::id();
+        let started = process_start(pid).unwrap_or_default();
         file.set_len(0)?;
-        file.write_all(now.to_string().as_bytes())?;
+        file.write_all(format!("{now} {pid} {started}").as_bytes())?;
         Ok(Self(file))
     }
+}
+
+/// What a lock file says: since when it was last held, and by which process, with when that was
+/// started.
+fn holder(text: &[u8]) -> (Option<Timestamp>, Option<(u32, u64)>) {
+    let mut words = std::str::from_utf8(text).unwrap_or_default().split(' ');
+    let since = words.next().and_then(Timestamp::parse);
+    let process = (|| Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?)))();
+    (since, process)
 }
 
 impl Folder {
@@ -246,10 +303,7 @@ impl Folder {
         let file = self.open_lock()?;
         match file.try_lock() {
             Ok(()) => Lock::taken(file, now).map(Ok),
-            Err(TryLockError::WouldBlock) => {
-                let text = read_at_most(file, 64)?;
-                Ok(Err(std::str::from_utf8(&text).ok().and_then(Timestamp::parse)))
-            }
+            Err(TryLockError::WouldBlock) => Ok(Err(holder(&read_at_most(file, 64)?).0)),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -262,6 +316,15 @@ impl Folder {
         let file = self.open_lock()?;
         file.lock()?;
         Lock::taken(file, now)
+    }
+
+    /// Since when the lock has been held, if it is. It is not touched: whoever wants it may have it.
+    #[must_use]
+    pub fn locked_since(&self) -> Option<Timestamp> {
+        let file = open_regular(&self.path.join("lock")).ok()?;
+        let (since, holder) = holder(&read_at_most(file, 64).ok()?);
+        let (pid, started) = holder?;
+        since.filter(|_| process_start(pid) == Some(started))
     }
 
     fn open_lock(&self) -> io::Result<File> {

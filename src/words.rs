@@ -28,6 +28,44 @@ pub fn excerpt(text: &str) -> String {
     line
 }
 
+/// The longest message, in bytes: what comes from outside is cut before it gets there, mostly.
+const MOST_MESSAGE: usize = 8 * 1024;
+
+/// A message with control characters escaped: nobody may forge a line of the log, or write to a
+/// terminal what it obeys.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if line.len() >= MOST_MESSAGE {
+            line.push('…');
+            break;
+        }
+        // Controls, and what turns the direction of writing.
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// Whether two names differ by so little that one was surely meant for the other: one letter
+/// changed, added or left out, or two exchanged.
+#[must_use]
+pub fn alike(a: &str, b: &str) -> bool {
+    let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
+    let (a, b) = (plain(a), plain(b));
+    let same = |(x, y): &(u8, u8)| x == y;
+    let front = a.bytes().zip(b.bytes()).take_while(same).count();
+    let back = a.bytes().rev().zip(b.bytes().rev()).take_while(same).count();
+    let longest = a.len().max(b.len());
+    let common = (front + back).min(longest);
+    longest - common <= 2 && common * 2 >= longest && a.len().abs_diff(b.len()) <= 2
+}
+
 /// Secrets that a foreign text may show us: a gateway's page quotes the request that it refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Hidden<'a>(pub &'a [Secret]);
@@ -236,5 +274,11 @@ mod tests {
             let expected = shown.map_or(page.to_owned(), |shown| format!("{shown}{rest}"));
             assert_eq!(hidden.excerpt(page), expected);
         }
+    }
+
+    #[test]
+    fn a_message_stays_on_its_line() {
+        assert_eq!(one_line("a\r\nb\u{1b}[31m\0ü\u{202e}"), "a\\r\\nb\\u{1b}[31m\\u{0}ü\\u{202e}");
+        assert_eq!(one_line(&"x".repeat(10_000)).len(), MOST_MESSAGE + '…'.len_utf8());
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct Shared {
     /// have a blob fetched, in `streams`.
     step_turn: [usize; 2],
     fetch_turn: usize,
+    past_turn: usize,
     last_step: [Option<usize>; 2],
     last_fetch: Option<StreamIndex>,
     last_was_step: bool,
@@ -78,6 +79,13 @@ pub(super) struct Fetch {
 pub(super) enum Kind {
     Step { suspect: bool },
     Fetch { tenant: usize, retry: bool },
+}
+
+/// Which blobs one is to be chosen of: live or backfills', and whether those that failed in an earlier
+/// run.
+enum Of {
+    Live { retry: bool },
+    Past { retry: bool },
 }
 
 impl Job {
@@ -123,6 +131,7 @@ impl Shared {
             streams,
             connections,
             workers: Workers::new(connections),
+            past_turn: 0,
             last_step: [None; 2],
             last_fetch: None,
             last_was_step: false,
@@ -249,7 +258,8 @@ impl Shared {
         };
         // Where there is one connection only, those that failed before come when nothing else can.
         let alone = may_fetch && self.busy == 0;
-        let job = job.or_else(|| alone.then(|| self.take_retry(now)).flatten())?;
+        let job = job.or_else(|| alone.then(|| self.take_retry(now)).flatten());
+        let job = job.or_else(|| self.take_past(run, may_fetch, now))?;
         self.last_was_step = matches!(job, Job::Step(..));
         self.busy += 1;
         Some(job)
@@ -319,6 +329,38 @@ impl Shared {
         None
     }
 
+    /// The next job of a backfill: when no tenant has live work left, but those that may hang or are
+    /// asked to wait.
+    fn take_past(&mut self, run: &RunContext, may_fetch: bool, now: Instant) -> Option<Job> {
+        let mut tenants = self.tenants.iter();
+        if run.past_until.is_some_and(|until| until <= now)
+            || tenants.any(|t| !t.is_suspect && t.is_due(now) && t.has_work())
+        {
+            return None;
+        }
+        let fetch = may_fetch.then(|| {
+            self.take_fetch_of(&Of::Past { retry: false }, now)
+                .or_else(|| self.take_fetch_of(&Of::Past { retry: true }, now))
+        });
+        if let Some(fetch) = fetch.flatten() {
+            self.retrying += usize::from(fetch.queued.is_retry);
+            return Some(Job::Fetch(fetch));
+        }
+        let count = self.tenants.len();
+        for offset in 0..count {
+            let t = (self.past_turn + offset) % count;
+            let tenant = self.tenants.get_mut(t);
+            let suspect = tenant.as_ref().is_some_and(|tenant| tenant.is_suspect);
+            if let Some(step) = tenant.and_then(|tenant| tenant.next_of_the_past(run, now)) {
+                self.stepping += 1;
+                self.suspect_steps += usize::from(suspect);
+                self.past_turn = t + 1;
+                return Some(Job::Step(t, step, suspect));
+            }
+        }
+        None
+    }
+
     /// The next blob. Those that failed in earlier runs have a quarter of the connections, and more
     /// only where no others are left, nor any to be listed.
     fn take_fetch(&mut self, now: Instant) -> Option<Job> {
@@ -330,7 +372,7 @@ impl Shared {
         if retry && let Some(job) = self.take_retry(now) {
             return Some(job);
         }
-        if let Some(fetch) = self.take_fetch_of(false, now) {
+        if let Some(fetch) = self.take_fetch_of(&Of::Live { retry: false }, now) {
             self.since_retry = self.since_retry.saturating_add(1);
             return Some(Job::Fetch(fetch));
         }
@@ -340,7 +382,7 @@ impl Shared {
 
     /// The next blob that failed in an earlier run.
     fn take_retry(&mut self, now: Instant) -> Option<Job> {
-        let fetch = self.take_fetch_of(true, now)?;
+        let fetch = self.take_fetch_of(&Of::Live { retry: true }, now)?;
         self.retrying += 1;
         self.since_retry = 0;
         Some(Job::Fetch(fetch))
@@ -349,7 +391,11 @@ impl Shared {
     /// The next blob of the tenant that has the fewest in flight; among its equals that of the stream
     /// whose turn it is. A tenant, or a stream, whose blobs hang leaves some connections to others,
     /// even where these have nothing to be fetched just now.
-    fn take_fetch_of(&mut self, retry: bool, now: Instant) -> Option<Fetch> {
+    fn take_fetch_of(&mut self, of: &Of, now: Instant) -> Option<Fetch> {
+        let (live, retry) = match *of {
+            Of::Live { retry } => (true, retry),
+            Of::Past { retry } => (false, retry),
+        };
         let count = self.streams.len();
         let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {
@@ -360,7 +406,10 @@ impl Shared {
             if fewer
                 && tenant.access.is_some()
                 && tenant.is_due(now)
-                && tenant.streams.get(s)?.has_due(retry, now)
+                && tenant
+                    .streams
+                    .get(s)
+                    .is_some_and(|stream| stream.is_live() == live && stream.has_due(retry, now))
                 && self.leaves_room(t, s)
             {
                 best = Some((tenant.fetching, turn));
@@ -377,7 +426,9 @@ impl Shared {
         let queued = stream.next_blob(retry, now)?;
         tenant.fetching += 1;
         self.fetch_turn = turn + 1;
-        self.last_fetch = Some((t, s));
+        if live {
+            self.last_fetch = Some((t, s));
+        }
         let (tenant_id, content_type) = (tenant.config.tenant_id.clone(), stream.content_type);
         Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued })
     }
@@ -426,8 +477,7 @@ mod tests {
     use crate::clock::Clock;
 
     fn context() -> RunContext {
-        let clock = Arc::new(Clock::new(0));
-        RunContext { clock, offset_was: 0, lookback: 3600, hand_over: false, crowded: false }
+        RunContext::of(&Arc::new(Clock::new(0)))
     }
 
     /// So many tenants of one stream, of which all but the first have failed the last time.

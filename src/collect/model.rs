@@ -204,6 +204,12 @@ impl World {
         let mut written = Written::new();
         let mut clock = None;
         let mut instant = Instant::now();
+        let context = RunContext {
+            offset_was: self.state.clock_offset,
+            lookback: LOOKBACK,
+            hand_over: true,
+            ..RunContext::of(&Arc::new(Clock::new(0)))
+        };
         let mut work =
             if self.dice.percent(self.odds.early) { self.dice.below(60) } else { self.work };
         while work > 0 {
@@ -212,7 +218,7 @@ impl World {
             let now = if clock.is_some() { at(date) } else { guess };
             let list_first = self.dice.percent(50);
             if (list_first || run.queued() == 0) && run.may_list(instant) {
-                let (window, link) = run.next_page(clock, now, LOOKBACK).unwrap();
+                let (window, link) = run.next_page(clock, now, &context).unwrap();
                 run.in_flight = false;
                 if self.dice.percent(self.odds.unlisted) {
                     run.fail(Failure::of("refused"));
@@ -239,13 +245,6 @@ impl World {
                 break;
             }
         }
-        let context = RunContext {
-            clock: Arc::new(Clock::new(0)),
-            offset_was: self.state.clock_offset,
-            lookback: LOOKBACK,
-            hand_over: true,
-            crowded: false,
-        };
         let _ = run.finish(clock, &context);
         tenant.streams.insert(ContentType::General, run.state);
         let crashed = self.dice.percent(self.odds.crash);

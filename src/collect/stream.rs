@@ -12,7 +12,8 @@ use crate::content::ContentType;
 use crate::health::{Failure, Outcome};
 use crate::notice::{Kind, Notice};
 use crate::state::{
-    ClockReading, MOST_WAITING, RunEnd, Stream, Waiting, Window, edge_margin, fingerprint,
+    Backfill, ClockReading, MOST_WAITING, RunEnd, Stream, Tally, Waiting, Window, edge_margin,
+    fingerprint,
 };
 use crate::timestamp::{MINUTE, Timestamp, age};
 
@@ -38,6 +39,8 @@ const MOST_CLAMPS: u32 = 5;
 pub(super) struct StreamRun {
     tenant: Arc<config::Tenant>,
     pub(super) content_type: ContentType,
+    /// Of a past window: which of the tenant's backfills, and its end. None for a live stream.
+    pub(super) past: Option<Past>,
     pub(super) state: Stream,
     pub(super) walk: Walk,
     clock_corrected: bool,
@@ -80,6 +83,15 @@ pub(super) struct StreamRun {
     pub(super) failed: Option<Failure>,
     /// What is to be told of it at the end of the run.
     pub(super) notices: Vec<Notice>,
+}
+
+/// A past window that is worked off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    /// Its index in the tenant's backfills.
+    pub(super) index: usize,
+    pub(super) from: Timestamp,
+    pub(super) until: Timestamp,
 }
 
 /// How far a stream's listing is.
@@ -167,6 +179,7 @@ impl StreamRun {
         Self {
             tenant: Arc::clone(tenant),
             content_type,
+            past: None,
             state,
             walk: Walk::New,
             clock_corrected: false,
@@ -195,6 +208,57 @@ impl StreamRun {
         }
     }
 
+    /// The stream of a past window. What waits in the live one will come with that.
+    pub(super) fn of_the_past(
+        tenant: &Arc<config::Tenant>,
+        (index, backfill): (usize, &Backfill),
+        live: Option<&StreamRun>,
+        now: Timestamp,
+    ) -> Self {
+        let &Backfill { content_type, from, until, .. } = backfill;
+        let mut run = Self::new(tenant, content_type, backfill.stream.clone(), now);
+        run.past = Some(Past { index, from, until });
+        run.known.extend(live.into_iter().flat_map(|live| &live.known));
+        run
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.past.is_none()
+    }
+
+    /// What it is called in messages, behind the tenant.
+    pub(super) fn label(&self) -> String {
+        match self.past {
+            None => self.content_type.to_string(),
+            Some(Past { from, until, .. }) => {
+                format!("{} (backfill from {from} to {until})", self.content_type)
+            }
+        }
+    }
+
+    /// How far behind its position it is listed again.
+    fn lookback(&self, run: &RunContext) -> i64 {
+        if self.is_live() { run.lookback } else { 0 }
+    }
+
+    /// How far a past window is listed, as a share of it.
+    pub(super) fn listed(&self) -> f64 {
+        let Some(Past { from, until, .. }) = self.past else {
+            return 1.0;
+        };
+        let reached = match &self.walk {
+            Walk::Done => until,
+            Walk::In(window, _) => window.from,
+            Walk::From(at) => *at,
+            Walk::New | Walk::Failed | Walk::Pending => self.state.position,
+        };
+        let share = |part: i64, whole: i64| {
+            f64::from(i32::try_from(part).unwrap_or(i32::MAX))
+                / f64::from(i32::try_from(whole).unwrap_or(i32::MAX))
+        };
+        share(reached.since(from), until.since(from).max(1)).clamp(0.0, 1.0)
+    }
+
     /// A notice about it.
     pub(super) fn notice(&self, kind: Kind, text: impl Into<String>) -> Notice {
         Notice::new(kind, &self.tenant.tenant_id, Some(self.content_type), text)
@@ -202,7 +266,7 @@ impl StreamRun {
 
     /// Tells a gap: in the log at once, by a notice at the end of the run.
     pub(super) fn gap(&mut self, gap: Notice, now: Timestamp) {
-        log::error!("{} {}: events are lost: {}", gap.tenant_id, self.content_type, gap.response);
+        log::error!("{} {}: events are lost: {}", gap.tenant_id, self.label(), gap.response);
         self.state.gap(gap.clone(), now);
         self.notices.push(gap);
     }
@@ -245,17 +309,28 @@ impl StreamRun {
         &mut self,
         clock: Option<ClockReading>,
         now: Timestamp,
-        lookback: i64,
+        run: &RunContext,
     ) -> Option<(Window, Option<String>)> {
+        let lookback = self.lookback(run);
         if self.walk == Walk::New {
             self.correct_clock(clock, lookback);
             self.walk = Walk::From(self.state.listing_start(lookback));
         }
         if let Walk::From(from) = self.walk {
+            if self.past.is_some_and(|past| from >= past.until) {
+                self.walk = Walk::Done;
+                return None;
+            }
             self.links.clear();
             self.guessed = Some(from).filter(|_| clock.is_none() && !self.has_guessed);
             self.has_guessed |= self.guessed.is_some();
-            self.walk = Walk::In(self.state.window(from, now, edge_margin(self.clamps)), None);
+            let mut window = self.state.window(from, now, edge_margin(self.clamps));
+            if let Some(past) = self.past {
+                // At the edge of the 7 days, nothing of it may be left.
+                window.end = window.end.min(past.until.max(window.from.plus(1)));
+                window.lost = window.lost.map(|(from, to)| (from, to.min(past.until)));
+            }
+            self.walk = Walk::In(window, None);
         }
         let Walk::In(window, link) = &self.walk else {
             return None;
@@ -397,7 +472,8 @@ impl StreamRun {
                 self.listed_to = Some(window.end.min(now));
                 // What became available while this run lists is the next run's.
                 let behind = now.since(window.end) > MINUTE;
-                if behind { Walk::From(window.end.max(window.from)) } else { Walk::Done }
+                let more = self.past.is_none_or(|past| window.end < past.until);
+                if behind && more { Walk::From(window.end.max(window.from)) } else { Walk::Done }
             }
         };
         Ok(())
@@ -415,7 +491,8 @@ impl StreamRun {
             self.gap(self.notice(Kind::Gap, text).window(from, to), now);
             self.state.skip_to(to);
         }
-        if self.state.unsubscribed_since.take().is_some() && self.state.origin.is_none() {
+        let was_off = self.state.unsubscribed_since.take().is_some();
+        if was_off && self.state.origin.is_none() && self.is_live() {
             let from = self.state.position;
             let text = format!(
                 "the subscription was off; it is on again. Microsoft keeps nothing for a \
@@ -494,7 +571,8 @@ impl StreamRun {
 
     /// Brings the stream's state to its end of the run, and says how that was for it.
     pub(super) fn finish(&mut self, clock: Option<ClockReading>, run: &RunContext) -> Outcome {
-        if self.correct_clock(clock, run.lookback) {
+        let lookback = self.lookback(run);
+        if self.correct_clock(clock, lookback) {
             // This run has listed from where it stood before.
             self.listed_to = None;
         }
@@ -520,7 +598,8 @@ impl StreamRun {
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
         let sure_now = clock.and_then(|clock| clock.sure_now());
         let listed_to = self.listed_to;
-        self.state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, run.lookback);
+        self.state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, lookback);
+        self.state.wrote(Tally { events: self.counts.events, blobs: self.blobs });
         let mut failed = self.failed.take();
         if failed.is_none() && self.is_listing() {
             failed = self.trouble.take();
@@ -533,7 +612,11 @@ impl StreamRun {
             failed = Some(Failure::of(self.state.blob_error.clone().unwrap_or_else(unknown)));
         }
         match failed {
-            Some(failure) => Outcome::Failed(failure),
+            Some(failure) if self.is_live() => Outcome::Failed(failure),
+            Some(failure) => {
+                let text = format!("backfill: {}", failure.text);
+                Outcome::Failed(Failure { text, ..failure })
+            }
             None if self.walk == Walk::Done => Outcome::Succeeded,
             None => Outcome::Open,
         }
@@ -571,15 +654,12 @@ mod tests {
         StreamRun::new(&configured(), ContentType::General, state, at(0))
     }
 
+    fn context() -> RunContext {
+        RunContext::of(&Arc::new(Clock::new(0)))
+    }
+
     fn finish(run: &mut StreamRun) -> Outcome {
-        let context = RunContext {
-            clock: Arc::new(Clock::new(0)),
-            offset_was: 0,
-            lookback: HOUR,
-            hand_over: false,
-            crowded: false,
-        };
-        run.finish(clock(), &context)
+        run.finish(clock(), &context())
     }
 
     fn blob(id: &str, created: Timestamp) -> Blob {
@@ -593,7 +673,7 @@ mod tests {
 
     /// Lists a page of the window at hand.
     fn list(run: &mut StreamRun, page: Page) -> Result<(), String> {
-        let (window, _) = run.next_page(clock(), at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(clock(), at(0), &context()).unwrap();
         run.take_page(page, window, at(0))
     }
 
@@ -636,11 +716,11 @@ mod tests {
     #[test]
     fn a_clamped_window_still_tells_the_whole_gap() {
         let mut run = stream(at(12 * DAY));
-        let (window, _) = run.next_page(clock(), at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(clock(), at(0), &context()).unwrap();
         let first = window.lost.unwrap();
         assert_eq!(first.0, at(12 * DAY));
         assert!(run.clamp());
-        let (window, _) = run.next_page(clock(), at(0), HOUR).unwrap();
+        let (window, _) = run.next_page(clock(), at(0), &context()).unwrap();
         let second = window.lost.unwrap();
         assert_eq!(second.0, at(12 * DAY));
         assert!(second.1 > first.1);

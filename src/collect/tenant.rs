@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{self, is_guid};
 use crate::content::{ContentType, Reaction};
 use crate::health::{Failure, Outcome};
-use crate::state::{ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
+use crate::state::{Backfill, ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
 use crate::words::excerpt;
@@ -122,6 +122,8 @@ pub(super) struct RunContext {
     pub(super) hand_over: bool,
     /// Whether there are more tenants than connections, so that one that hangs is in others' way.
     pub(super) crowded: bool,
+    /// After this no more is begun of backfills.
+    pub(super) past_until: Option<Instant>,
 }
 
 impl RunContext {
@@ -187,6 +189,7 @@ impl TenantRun {
             })
             .collect();
         self.order = (0..self.streams.len()).collect();
+        self.take_backfills(&state, content_types, now);
         self.order.sort_by_key(|s| {
             let stream = self.streams.get(*s).map(|stream| &stream.state);
             stream.map(|state| (state.health.last_error.is_some(), state.position))
@@ -196,12 +199,30 @@ impl TenantRun {
         let others_first = (failures * MOST_UNHEARD).checked_rem(self.order.len());
         self.order.rotate_left(others_first.unwrap_or_default());
         self.is_suspect = state.health.last_error.is_some()
-            || self.streams.iter().any(|stream| stream.state.health.last_error.is_some());
+            || self.live().any(|stream| stream.state.health.last_error.is_some());
         // The pause that an earlier run was asked for.
         let left = state.pause.take().and_then(|pause| pause.left(now));
         let left = left.map(|seconds| Duration::from_secs(u64::from(seconds).min(MOST_WAIT)));
         self.paused_until = left.and_then(|left| Instant::now().checked_add(left));
         self.state = state;
+    }
+
+    /// Begins with the first backfill of each content type that is not over.
+    fn take_backfills(&mut self, state: &Tenant, content_types: &[ContentType], now: Timestamp) {
+        for name in content_types {
+            let mut backfills = state.backfills.iter().enumerate();
+            let is_next = |(_, b): &(usize, &Backfill)| b.content_type == *name && !b.is_over();
+            if let Some(next) = backfills.find(is_next) {
+                let live = self.live().find(|stream| stream.content_type == *name);
+                let past = StreamRun::of_the_past(&self.config, next, live, now);
+                self.streams.push(past);
+            }
+        }
+    }
+
+    /// The streams that are no backfills.
+    pub(super) fn live(&self) -> impl Iterator<Item = &StreamRun> {
+        self.streams.iter().filter(|stream| stream.is_live())
     }
 
     /// Goes on with what is known of this tenant by its GUID. Nothing has been listed yet.
@@ -212,7 +233,8 @@ impl TenantRun {
         now: Timestamp,
     ) {
         let mut state = known.clone();
-        for stream in self.streams.drain(..) {
+        state.backfills.append(&mut self.state.backfills);
+        for stream in self.streams.drain(..).filter(StreamRun::is_live) {
             state.streams.entry(stream.content_type).or_insert(stream.state);
         }
         self.take_state(state, content_types, now);
@@ -332,19 +354,45 @@ impl TenantRun {
         if !may_list {
             return None;
         }
+        self.list_first_of(&self.order.clone(), &access, run, now)
+    }
+
+    /// The next page of the first of these streams that may be listed.
+    fn list_first_of(
+        &mut self,
+        streams: &[usize],
+        access: &Arc<Access>,
+        run: &RunContext,
+        now: Instant,
+    ) -> Option<Step> {
         let patience = self.patience(run);
-        for &s in &self.order {
+        for &s in streams {
             let Some(stream) = self.streams.get_mut(s).filter(|stream| stream.may_list(now)) else {
                 continue;
             };
-            let page = stream.next_page(run.reading(), run.clock.now(), run.lookback);
+            let page = stream.next_page(run.reading(), run.clock.now(), run);
             if let Some((window, link)) = page {
-                let content_type = stream.content_type;
+                let (content_type, access) = (stream.content_type, Arc::clone(access));
                 let page = ListPage { stream: s, content_type, access, window, link, patience };
                 return Some(Step::List(page));
             }
         }
         None
+    }
+
+    /// The next page of a backfill, if one may be listed at `now`: when nothing else is to be done for
+    /// the tenant.
+    pub(super) fn next_of_the_past(&mut self, run: &RunContext, now: Instant) -> Option<Step> {
+        if !self.is_due(now) || self.stepping > 0 || self.has_work() {
+            return None;
+        }
+        let access = self.access.clone()?;
+        let is_past = |s: &usize| self.streams.get(*s).is_some_and(|stream| !stream.is_live());
+        let past: Vec<_> = (0..self.streams.len()).filter(is_past).collect();
+        let step = self.list_first_of(&past, &access, run, now)?;
+        self.stepping += 1;
+        self.stepped_at = Some(now);
+        Some(step)
     }
 
     fn patience(&self, run: &RunContext) -> Patience {
@@ -372,9 +420,9 @@ impl TenantRun {
         !self.subscriptions_listed && (due || self.list_subscriptions)
     }
 
-    /// Whether anything is left to be done for it, now or later.
+    /// Whether anything is left to be done for it, now or later, backfills aside.
     pub(super) fn has_work(&self) -> bool {
-        self.has_steps() || (self.failed.is_none() && self.streams.iter().any(StreamRun::has_work))
+        self.has_steps() || (self.failed.is_none() && self.live().any(StreamRun::has_work))
     }
 
     /// Whether requests of its walk are left to be sent, now or later: blobs may come of them.
@@ -382,12 +430,13 @@ impl TenantRun {
         self.failed.is_none()
             && (self.access.is_none()
                 || !self.to_start.is_empty()
-                || self.streams.iter().any(StreamRun::is_listing))
+                || self.live().any(StreamRun::is_listing))
     }
 
     /// Whether anything is left to be done for a stream of it besides `s`.
     pub(super) fn has_work_beside(&self, s: usize) -> bool {
-        self.streams.iter().enumerate().any(|(other, stream)| other != s && stream.has_work())
+        let mut streams = self.streams.iter().enumerate();
+        streams.any(|(other, stream)| other != s && stream.is_live() && stream.has_work())
     }
 
     /// The next point in time, after `now`, at which something of it becomes due.
@@ -507,7 +556,7 @@ impl TenantRun {
         self.state.subscriptions_listed = Some(now);
         self.step_went_well();
         self.went_well();
-        for stream in &mut self.streams {
+        for stream in self.streams.iter_mut().filter(|stream| stream.is_live()) {
             if enabled.contains(&stream.content_type) {
                 stream.state.start_error = None;
             } else if stream.state.may_start(now) {
@@ -606,7 +655,9 @@ impl TenantRun {
         }
     }
 
+    /// The live stream of a content type.
     fn stream(&mut self, content_type: ContentType) -> Option<&mut StreamRun> {
+        // Backfills stand behind them.
         self.streams.iter_mut().find(|stream| stream.content_type == content_type)
     }
 
@@ -633,6 +684,7 @@ impl TenantRun {
         let is_token = matches!(trouble.reaction, Reaction::Renew | Reaction::Consent);
         let renewed = is_token && self.renew(trouble.reaction, access);
         let listed = self.subscriptions_listed;
+        let live = self.live().map(|stream| stream.content_type).collect::<Vec<_>>();
         let Some(stream) = self.streams.get_mut(s) else {
             return;
         };
@@ -651,6 +703,12 @@ impl TenantRun {
             Reaction::Renew | Reaction::Consent => renewed,
             Reaction::ListAgain => stream.relist(),
             Reaction::Clamp => stream.clamp(),
+            // That is the live stream's matter.
+            Reaction::Subscribe if !stream.is_live() && live.contains(&stream.content_type) => {
+                stream.walk = Walk::Pending;
+                return;
+            }
+            Reaction::Subscribe if !stream.is_live() => false,
             Reaction::Subscribe => {
                 let since = *stream.state.unsubscribed_since.get_or_insert(now);
                 if !listed {
@@ -731,6 +789,21 @@ fn wait(trouble: &Trouble) -> Option<Duration> {
 fn renewal(lifetime: i64) -> Option<Instant> {
     let seconds = u64::try_from(lifetime - RENEW_BEFORE).ok().filter(|seconds| *seconds > 0)?;
     Instant::now().checked_add(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+impl RunContext {
+    /// A run's, for tests.
+    pub(super) fn of(clock: &Arc<Clock>) -> Self {
+        Self {
+            clock: Arc::clone(clock),
+            offset_was: 0,
+            lookback: 3600,
+            hand_over: false,
+            crowded: false,
+            past_until: None,
+        }
+    }
 }
 
 /// A tenant for tests.
@@ -876,13 +949,7 @@ mod tests {
         use crate::clock::Clock;
         let config = configured();
         let clock = Arc::new(Clock::new(0));
-        let context = |crowded| RunContext {
-            clock: Arc::clone(&clock),
-            offset_was: 0,
-            lookback: 3600,
-            hand_over: false,
-            crowded,
-        };
+        let context = |crowded| RunContext { crowded, ..RunContext::of(&clock) };
         let mut run = tenant(&config, &[(ContentType::General, 5)]);
         assert_eq!(run.patience(&context(false)), None);
         assert_eq!(run.patience(&context(true)), Some(FIRST_PATIENCE));

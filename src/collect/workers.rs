@@ -20,9 +20,6 @@ use super::{Collector, Halt};
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What comes later than that is the next run's: Wazuh sends what this one wrote when it has ended.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
 /// How long workers may take to come back when their connections are broken off; one that looks up
 /// a name may take longer, and is left behind.
 const BROKEN_OFF: Duration = Duration::from_millis(500);
@@ -81,7 +78,7 @@ impl Collector {
                 self.stop(&mut shared, Halt::Time);
             }
             self.assign(&mut shared, now);
-            let latest = self.deadline.min(now + LONGEST_WAIT);
+            let latest = self.deadline.min(now + self.limits.wait);
             let next = shared.next_time(now).filter(|at| *at < latest);
             if shared.busy == 0 && next.is_none() {
                 shared.finished = true;
@@ -207,7 +204,7 @@ impl Collector {
             return None;
         }
         // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
-        let full = self.output.written() >= self.config.max_output;
+        let full = self.output.written() >= self.limits.output;
         let job = shared.take_job(&self.run, !full, now);
         if job.is_none() && full && shared.stepping == 0 && shared.has_queued() {
             self.halt(shared, Halt::Output);

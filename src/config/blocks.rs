@@ -1,19 +1,18 @@
-//! Finding the `<office365>` blocks in a file that is no XML document, and places in it.
+//! Finding the blocks of one name in a file that is no XML document, and places in it.
 
 use std::ops::Range;
 
 /// Line and column, from 1, of a byte offset.
-pub(super) fn place(text: &str, at: usize) -> (u32, u32) {
+pub(crate) fn place(text: &str, at: usize) -> (u32, u32) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
 }
 
-/// The `<office365>` blocks outside of comments, or the start of one that is never closed.
-pub(super) fn blocks(text: &str) -> Result<Vec<Range<usize>>, usize> {
-    const OPEN: &str = "<office365";
-    const CLOSE: &str = "</office365";
+/// The blocks of this name outside of comments, or the start of one that is never closed.
+pub(crate) fn blocks(text: &str, name: &str) -> Result<Vec<Range<usize>>, usize> {
+    let (opening, closing) = (format!("<{name}"), format!("</{name}"));
     let mut blocks = Vec::new();
     let mut open: Option<usize> = None;
     let mut at = 0;
@@ -28,7 +27,7 @@ pub(super) fn blocks(text: &str) -> Result<Vec<Range<usize>>, usize> {
         let tag_end = || rest.find('>').map_or(text.len(), |end| at + end + 1);
         if rest.starts_with("<!--") {
             at = rest.find("-->").map_or(text.len(), |end| at + end + 3);
-        } else if open.is_none() && is_tag(OPEN) {
+        } else if open.is_none() && is_tag(&opening) {
             let end = tag_end();
             if text.get(at..end).is_some_and(|tag| tag.ends_with("/>")) {
                 blocks.push(at..end);
@@ -36,7 +35,7 @@ pub(super) fn blocks(text: &str) -> Result<Vec<Range<usize>>, usize> {
                 open = Some(at);
             }
             at = end;
-        } else if let Some(start) = open.filter(|_| is_tag(CLOSE)) {
+        } else if let Some(start) = open.filter(|_| is_tag(&closing)) {
             let end = tag_end();
             blocks.push(start..end);
             open = None;

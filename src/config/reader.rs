@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::blocks::place;
 use super::values::{
-    KIB, MIB, SIZES, TIMES, alike, allowed, is_name, parse_level, parse_origin, quantity,
+    KIB, MIB, SIZES, TIMES, allowed, is_name, parse_level, parse_origin, quantity,
 };
 use super::{Config, ConfigError, Credential, Tenant};
 use crate::cloud::{self, CLOUDS, Cloud};
@@ -17,7 +17,7 @@ use crate::content::ContentType;
 use crate::event::{Exclude, Options};
 use crate::proxy::Proxy;
 use crate::timestamp::{DAY, HOUR, MINUTE};
-use crate::words::excerpt;
+use crate::words::{alike, excerpt};
 
 /// What is held in memory at least and at most, whatever `curl_max_size` says: a record must fit
 /// into a run's output.

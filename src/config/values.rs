@@ -124,14 +124,3 @@ pub(super) fn parse_origin(text: &str) -> Option<String> {
     (scheme_is_good && port_is_good && host_is_good)
         .then(|| format!("{scheme}://{}", authority.to_ascii_lowercase()))
 }
-
-/// Whether two tags differ by so little that one was surely meant for the other: one letter
-/// changed, added or left out, or two exchanged.
-pub(super) fn alike(a: &str, b: &str) -> bool {
-    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase().replace('-', "_"));
-    let same = |(x, y): &(u8, u8)| x == y;
-    let front = a.bytes().zip(b.bytes()).take_while(same).count();
-    let back = a.bytes().rev().zip(b.bytes().rev()).take_while(same).count();
-    let longest = a.len().max(b.len());
-    longest.saturating_sub(front + back) <= 2 && a.len().abs_diff(b.len()) <= 2
-}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::CertificateError;
 use ureq::{Error, Timeout};
 
-use super::{Again, NoAnswer, Timeouts};
+use super::{Again, NoAnswer, Stage, Timeouts};
 use crate::proxy::Proxy;
 use crate::words::excerpt;
 
@@ -69,6 +69,19 @@ fn is_unresolved(error: &Error) -> bool {
         Error::HostNotFound => true,
         Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
         _ => false,
+    }
+}
+
+/// How far a request got that had no answer.
+pub(super) fn stage(error: &Error, way: &Way) -> Stage {
+    let connection = if way.proxy.is_some() { Stage::Proxy } else { Stage::Connection };
+    match error {
+        Error::ConnectProxyFailed(_) => Stage::Proxy,
+        error if is_unresolved(error) => connection,
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => connection,
+        Error::Io(error) if is_unreachable(error) || is_refused(error) => connection,
+        Error::Io(error) if error.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => Stage::Tls,
+        _ => Stage::Answer,
     }
 }
 

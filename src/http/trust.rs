@@ -40,6 +40,14 @@ impl Stores {
         }
     }
 
+    /// The variables that name them.
+    #[must_use]
+    pub fn variables(&self) -> Vec<&'static str> {
+        let file = self.file.as_ref().map(|_| "SSL_CERT_FILE");
+        let folders = (!self.folders.is_empty()).then_some("SSL_CERT_DIR");
+        file.into_iter().chain(folders).collect()
+    }
+
     /// What they are, for messages.
     fn name(&self) -> &'static str {
         match (&self.file, &*self.folders) {

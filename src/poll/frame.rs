@@ -98,15 +98,7 @@ fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, 
         return Ok(false);
     };
     let begun = loaded.state.begin_run(&modulesd, parent::queue(&home.queue()));
-    let changed = begun.map_err(|DeadQueue| {
-        Error::Run(
-            "restart Wazuh (systemctl restart wazuh-manager, or wazuh-agent): the socket \
-             HOME/queue/sockets/queue was made anew, or changed, under the running wazuh-modulesd, \
-             which holds the old one, so all that this program writes would be lost; until then \
-             nothing is fetched"
-                .to_owned(),
-        )
-    })?;
+    let changed = begun.map_err(|DeadQueue| Error::Run(parent::RESTART.to_owned()))?;
     if changed {
         let prepared = folder.prepare_save(folder.state_room(0)).map_err(cannot_save)?;
         let saved = folder.save_state(prepared, &loaded.state, loaded.keep_previous);

@@ -93,7 +93,10 @@ impl State {
     }
 
     fn streams_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
-        self.tenants.values_mut().flat_map(|tenant| tenant.streams.values_mut())
+        self.tenants.values_mut().flat_map(|tenant| {
+            let past = tenant.backfills.iter_mut().map(|backfill| &mut backfill.stream);
+            tenant.streams.values_mut().chain(past)
+        })
     }
 }
 

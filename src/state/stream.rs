@@ -97,6 +97,12 @@ pub struct Stream {
     /// How many of these were in the blobs that are handed over.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub excluded_of_handed_over: u64,
+    /// What the last run that got to it has written of it.
+    #[serde(default)]
+    pub last_run: Tally,
+    /// What all runs have written of it; what was written again counts again.
+    #[serde(default)]
+    pub in_all: Tally,
     /// How it fares: a success is a listing to its end with no blob left that fails.
     pub health: Health,
     /// Its lag at the end of the last run that got to it, in seconds.
@@ -109,6 +115,15 @@ pub struct Stream {
     /// The last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_gap: Option<LastGap>,
+}
+
+/// What was written of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Events.
+    pub events: u64,
+    /// Blobs written to their end.
+    pub blobs: u64,
 }
 
 /// The last gap of a stream.
@@ -200,12 +215,20 @@ impl Stream {
             handed_over: Vec::new(),
             excluded: 0,
             excluded_of_handed_over: 0,
+            last_run: Tally::default(),
+            in_all: Tally::default(),
             health: Health::default(),
             last_lag: None,
             behind_told: None,
             gaps: 0,
             last_gap: None,
         }
+    }
+
+    /// The stream of a past window that begins at `from`, or where the API's memory does.
+    pub(super) fn of_the_past(from: Timestamp, oldest: bool) -> Self {
+        let origin = if oldest { Origin::Oldest } else { Origin::Given };
+        Self { origin: Some(origin), ..Self::first(true, None, from) }
     }
 
     /// Whether its subscription may be started, which Microsoft wants at most every 15 minutes.
@@ -341,6 +364,13 @@ impl Stream {
             self.horizon = self.horizon.max(horizon);
         }
         self.delivered.forget_before(self.horizon);
+    }
+
+    /// A run has written so much of it.
+    pub fn wrote(&mut self, written: Tally) {
+        self.last_run = written;
+        self.in_all.events = self.in_all.events.saturating_add(written.events);
+        self.in_all.blobs = self.in_all.blobs.saturating_add(written.blobs);
     }
 
     /// Filters have left out so many records of a blob, which `is_handed_over` or not.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -141,6 +141,32 @@ impl Site {
         command
     }
 
+    /// A command that an administrator gives, with no terminal.
+    pub(crate) fn admin(&self, args: &[&str]) -> Admin {
+        self.run_admin(&mut self.admin_command(args))
+    }
+
+    /// The same, to be changed further.
+    pub(crate) fn admin_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(args).arg("--home").arg(self.home.path());
+        command.env_clear();
+        command
+    }
+
+    pub(crate) fn run_admin(&self, command: &mut Command) -> Admin {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let mut said = self.said.lock().unwrap();
+        said.extend_from_slice(&output.stdout);
+        said.extend_from_slice(&output.stderr);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Admin {
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+            code: output.status.code(),
+        }
+    }
+
     /// What the site's runs are started by.
     pub(crate) fn host(&self) -> &Host {
         self.host.get_or_init(|| Host::start(self.home.path()))
@@ -270,6 +296,32 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], mode: u32) {
 
 pub(crate) fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// What an administrator's command has said.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: Option<i32>,
+}
+
+impl Admin {
+    /// What it printed, which must have been all that it had to say.
+    pub(crate) fn well(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).expect(&self.stdout)
+    }
+
+    /// The line of what it printed that holds this.
+    pub(crate) fn line(&self, with: &str) -> &str {
+        let found = self.stdout.lines().find(|line| line.contains(with));
+        found.unwrap_or_else(|| panic!("no {with:?} in:\n{}\n{}", self.stdout, self.stderr))
+    }
 }
 
 /// How a run ended, and what Wazuh would send of its output.

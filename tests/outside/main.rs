@@ -1,7 +1,9 @@
 //! The binary from outside: run as Wazuh's command wodle runs it, against the simulator.
 
 mod api;
+mod backfill;
 mod certificates;
+mod check;
 mod collecting;
 mod configuration;
 mod crash;
@@ -17,5 +19,8 @@ mod notices;
 mod parallel;
 mod proxies;
 mod resuming;
+mod status;
 mod tenants;
 mod trust;
+mod usage;
+mod wodle;

@@ -102,7 +102,7 @@ fn a_dry_run_and_a_terminal_swallow_no_events() {
 /// Runs `command` with a terminal as stdin, stdout and stderr; what it shows, and its exit code.
 ///
 /// Somebody at a terminal starts it, not Wazuh: the one kind of run that isn't a host's.
-fn on_a_terminal(mut command: Command) -> (String, Option<i32>) {
+pub(crate) fn on_a_terminal(mut command: Command) -> (String, Option<i32>) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
@@ -242,7 +242,7 @@ fn usage_is_told() {
     assert_eq!(usage.code, Some(2));
     assert_eq!(
         usage.text(),
-        "wodle-office365: invalid option '--bogus'; see wodle-office365 --help\n"
+        "wodle-office365: there is no option --bogus; see wodle-office365 --help\n"
     );
     let missing = run(&["--home", "/nonexistent"]);
     assert_eq!(missing.code, Some(2));

@@ -1,0 +1,178 @@
+//! The command `check`: tries everything that a poll needs, and says what is wrong, what it means and
+//! what to do. It writes nothing but its log.
+
+mod files;
+mod finding;
+mod tenant;
+mod wazuh;
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use log::LevelFilter;
+
+use self::finding::{Findings, Report};
+use self::tenant::TenantCheck;
+use crate::args::{Common, ConfigSource};
+use crate::config::{Config, Tenant};
+use crate::error::Error;
+use crate::http::Http;
+use crate::logging;
+use crate::parent;
+use crate::setup::{network, read_config, tenants_named};
+use crate::state::State;
+use crate::store::Home;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// What all commands take.
+    pub common: &'a Common,
+    /// Only this tenant.
+    pub tenant: Option<&'a str>,
+    /// Start missing subscriptions.
+    pub start: bool,
+    /// For machines.
+    pub json: bool,
+}
+
+/// Gives the text to be printed, and the exit code: 1 if anything is wrong, 2 if it is the configuration
+/// as a whole, so that nothing else can be looked at.
+///
+/// # Errors
+/// There is no home, or no such tenant.
+pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
+    let home = Home::open(&request.common.home)?;
+    let mut general = Findings::default();
+    files::log(&home, &mut general);
+    log::set_max_level(request.common.log_level.unwrap_or(LevelFilter::Info));
+    let config = match read_config(request.common, &home) {
+        Ok(config) => config,
+        Err(error) => {
+            general.failure("configuration", error.to_string());
+            return Ok((shown(request, &Report::of(general)), 2));
+        }
+    };
+    if request.common.log_level.is_none() {
+        log::set_max_level(config.log_level);
+    }
+    files::configuration(&home, request.common, &config, &mut general);
+    let state = files::state(&home, &mut general);
+    wazuh_side(request, &home, &config, &state, &mut general);
+    let guid = |tenant_id: &str| state.tenants.get(&tenant_id.to_ascii_lowercase())?.guid.clone();
+    let tenants = match (config.tenants.as_slice(), request.tenant) {
+        ([], None) => Vec::new(),
+        (_, named) => tenants_named(&config, named, guid)?,
+    };
+    let mut report = Report::of(general);
+    match network(&config, &home) {
+        Ok(network) => {
+            files::environment(&network, &config, &mut report.general);
+            let context = Context {
+                home: &home,
+                config: &config,
+                state: &state,
+                http: Arc::new(Http::new(network)),
+                start: request.start,
+            };
+            report.tenants = check_tenants(&context, &tenants);
+        }
+        Err(error) => {
+            report.general.failure("ca_path", error.to_string());
+        }
+    }
+    let code = u8::from(report.failures() > 0);
+    Ok((shown(request, &report), code))
+}
+
+/// What the checks of tenants have in common.
+struct Context<'a> {
+    home: &'a Home,
+    config: &'a Config,
+    state: &'a State,
+    http: Arc<Http>,
+    start: bool,
+}
+
+/// Looks at what Wazuh's own files say of us, and whether its daemon takes what polls write.
+fn wazuh_side(
+    request: &Request<'_>,
+    home: &Home,
+    config: &Config,
+    state: &State,
+    findings: &mut Findings,
+) {
+    if parent::is_queue_dead(&state.handover, &home.queue()) {
+        findings.failure("Wazuh", parent::RESTART);
+    }
+    let ids = config.tenants.iter().flat_map(|tenant| {
+        let id = tenant.tenant_id.to_ascii_lowercase();
+        let guid = state.tenants.get(&id).and_then(|known| known.guid.clone());
+        [Some(id), guid].into_iter().flatten()
+    });
+    let ours = wazuh::Ours {
+        home: &request.common.home,
+        tenants: ids.collect(),
+        run_timeout: config.run_timeout,
+        interval: u64::try_from(config.interval).unwrap_or_default(),
+    };
+    let own = home.read_ossec(Path::new("etc/ossec.conf"));
+    let shared = home.read_ossec(Path::new("etc/shared/agent.conf"));
+    let remote_commands = home.internal_option("wazuh_command.remote_commands") == Some(1);
+    let hash = |path: &Path| crate::store::sha256(path).ok();
+    wazuh::judge(&ours, &own, &shared, remote_commands, hash, findings);
+}
+
+/// Checks the tenants side by side, and gives what was found in their order.
+fn check_tenants(context: &Context<'_>, tenants: &[Arc<Tenant>]) -> Vec<Findings> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Findings)>> = Mutex::default();
+    let work = || {
+        while let Some(tenant) = {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            tenants.get(n).map(|tenant| (n, tenant))
+        } {
+            let (n, tenant) = tenant;
+            let findings = TenantCheck::new(context, tenant).run();
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((n, findings));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..tenants.len().min(context.config.max_connections) {
+            // Where no more threads can be started, fewer do it.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(n, _)| *n);
+    results.into_iter().map(|(_, findings)| findings).collect()
+}
+
+/// The report as it was asked for; all that is not well is logged, too.
+fn shown(request: &Request<'_>, report: &Report) -> String {
+    report.log();
+    log::logger().flush();
+    if request.json {
+        return report.json();
+    }
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    report.text(io::stdout().is_terminal() && !plain)
+}
+
+/// What the configuration is called in messages.
+fn config_name(home: &Home, common: &Common) -> String {
+    match &common.config {
+        ConfigSource::Default => home.config().display().to_string(),
+        ConfigSource::File(path) => path.display().to_string(),
+        ConfigSource::Stdin => "(stdin)".to_owned(),
+    }
+}
+
+/// Opens the log; a person is told by stdout.
+fn open_log(home: &Home) -> io::Result<()> {
+    logging::start(&home.log())
+}

@@ -1,0 +1,123 @@
+//! What `check` makes of our own files, and of the environment.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use super::finding::Findings;
+use super::{config_name, open_log};
+use crate::args::{Common, ConfigSource};
+use crate::config::{Config, Credential};
+use crate::http::Network;
+use crate::state::State;
+use crate::store::Home;
+
+/// The log, which polls need as well.
+pub(super) fn log(home: &Home, findings: &mut Findings) {
+    let name = home.log().display().to_string();
+    match open_log(home) {
+        Ok(()) => findings.ok("log", name),
+        Err(error) => findings.failure(
+            "log",
+            format!("{name} can't be written: {error}; polls end with exit code 1 until it can"),
+        ),
+    };
+    if !rustix::process::geteuid().is_root() {
+        findings.warning(
+            "user",
+            "Wazuh runs polls as root, and you are somebody else: what you may do, or not, says \
+             nothing about them; run check with sudo",
+        );
+    }
+}
+
+/// The configuration as it was read.
+pub(super) fn configuration(
+    home: &Home,
+    common: &Common,
+    config: &Config,
+    findings: &mut Findings,
+) {
+    let path = match &common.config {
+        ConfigSource::Default => Some(home.config()),
+        ConfigSource::File(path) => Some(path.clone()),
+        ConfigSource::Stdin => None,
+    };
+    let name = config_name(home, common);
+    let meta = path.and_then(|path| fs::metadata(path).ok());
+    let mode = meta.as_ref().map(|meta| meta.permissions().mode() & 0o7777);
+    let owner = meta.map(|meta| format!(", owner {}, group {}", meta.uid(), meta.gid()));
+    findings.ok(
+        "configuration",
+        format!(
+            "{name}: tenants: {}, content types: {}{}{}",
+            config.tenants.len(),
+            config.subscriptions.len(),
+            owner.unwrap_or_default(),
+            mode.map_or(String::new(), |mode| format!(", mode {mode:04o}")),
+        ),
+    );
+    for warning in &config.warnings {
+        findings.warning("configuration", warning);
+    }
+    let is_secret = |tenant: &&_| matches!(tenant, Credential::Secret(_));
+    let holds_secrets =
+        config.tenants.iter().map(|tenant| &tenant.credential).any(|c| is_secret(&c));
+    if holds_secrets && mode.is_some_and(|mode| mode & 0o004 != 0) {
+        findings.warning(
+            "configuration",
+            format!("{name} holds a client_secret, and everyone may read it: chmod 0640 {name}"),
+        );
+    }
+    if !config.enabled {
+        findings.warning(
+            "configuration",
+            "<enabled>no</enabled>: polls do nothing; say <enabled>yes when all here is well",
+        );
+    }
+    if config.enabled && config.lookback < config.interval {
+        findings.warning(
+            "configuration",
+            "lookback is shorter than interval: content that becomes available late may be missed",
+        );
+    }
+}
+
+/// The state, as far as it can be used.
+pub(super) fn state(home: &Home, findings: &mut Findings) -> State {
+    let loaded = match home.look().load_state() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            findings.failure("state", error.to_string());
+            return State::default();
+        }
+    };
+    match loaded.state.last_poll {
+        Some(last) => findings.ok("state", format!("the last poll ended at {last}")),
+        None => findings.ok("state", "no poll has run to its end yet"),
+    };
+    loaded.state
+}
+
+/// What comes from the environment, of which Wazuh's daemon has another one.
+pub(super) fn environment(network: &Network, config: &Config, findings: &mut Findings) {
+    const OTHER: &str = "wazuh-modulesd, which starts the polls, has another environment than this \
+                         shell";
+    if let Some(name) = network.environment.https_variable().filter(|_| config.proxy.is_none()) {
+        findings.warning(
+            "environment",
+            format!(
+                "the proxy comes from {name} only, and {OTHER}: write it into the configuration as \
+                 <proxy>"
+            ),
+        );
+    }
+    for name in network.stores.variables() {
+        findings.warning(
+            "environment",
+            format!(
+                "trusted certificates come from {name}, and {OTHER}: name yours with <ca_path> in \
+                 the configuration"
+            ),
+        );
+    }
+}

@@ -1,0 +1,387 @@
+//! What `check` finds out about one tenant, in the order in which a poll needs it.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::Context;
+use super::finding::Findings;
+use crate::api::{Access, Api, Started, Trouble};
+use crate::auth::{Credentials, Grant};
+use crate::clock::{Clock, local_now};
+use crate::codes;
+use crate::config::{self, Credential, is_guid};
+use crate::content::{ContentType, Reaction};
+use crate::credentials;
+use crate::http::Stage;
+use crate::state::{CLOCK_TOLERANCE, Window};
+use crate::timestamp::{DAY, MINUTE, age};
+
+/// A request that may go better the next time is sent so often.
+const TRIES: u32 = 3;
+
+/// And so long later.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is looked at after the sign-in.
+const BEHIND_LOGIN: &str = "roles, subscriptions, listing and clock are not looked at";
+
+pub(super) struct TenantCheck<'a> {
+    context: &'a Context<'a>,
+    tenant: &'a config::Tenant,
+    clock: Arc<Clock>,
+    api: Api,
+    findings: Findings,
+}
+
+impl<'a> TenantCheck<'a> {
+    pub(super) fn new(context: &'a Context<'a>, tenant: &'a config::Tenant) -> Self {
+        let clock = Arc::new(Clock::new(context.state.clock_offset));
+        let http = Arc::clone(&context.http);
+        let api = Api { http, clock: Arc::clone(&clock), max_held: context.config.max_held };
+        Self { context, tenant, clock, api, findings: Findings::of(&tenant.tenant_id) }
+    }
+
+    pub(super) fn run(mut self) -> Findings {
+        let credentials = self.credentials();
+        let reached = self.reach();
+        match (credentials, reached) {
+            (Some(credentials), true) => self.sign_in(&credentials),
+            _ => {
+                self.findings.skipped("login", format!("not tried; {BEHIND_LOGIN}"));
+            }
+        }
+        self.state();
+        self.findings
+    }
+
+    /// What it signs in with.
+    fn credentials(&mut self) -> Option<Credentials> {
+        let (home, tenant) = (self.context.home, self.tenant);
+        let loaded = credentials::load(home, tenant, [local_now(), self.clock.now()]);
+        let credentials = match loaded {
+            Ok(credentials) => credentials,
+            Err(why) => {
+                self.findings.failure("credentials", why);
+                return None;
+            }
+        };
+        match &credentials {
+            Credentials::Certificate(certificate) => {
+                let now = self.clock.now();
+                let days = certificate.days_left(now);
+                match certificate.near_end(now) {
+                    Some(text) => self.findings.warning("credentials", text),
+                    None => self
+                        .findings
+                        .ok("credentials", format!("a certificate, which expires in {days} days")),
+                };
+            }
+            Credentials::ClientSecret(secret) => {
+                let found = match &tenant.credential {
+                    Credential::SecretFile(_) => "a client secret in a file",
+                    _ => "a client secret in the configuration",
+                };
+                if is_guid(secret.reveal()) {
+                    self.findings.warning(
+                        "credentials",
+                        format!(
+                            "{found}, which looks like the secret's ID: what is needed is its Value, \
+                             which has some 40 characters and is shown only once, when the secret is \
+                             made (Entra admin center, App registrations > your application > \
+                             Certificates & secrets > New client secret)"
+                        ),
+                    );
+                } else {
+                    self.findings.ok("credentials", found);
+                }
+                if credentials::has_white_space(home, tenant) {
+                    self.findings.ok(
+                        "credentials",
+                        "there is white space around the secret in its file, which is left out",
+                    );
+                }
+            }
+        }
+        let ids = [("tenant_id", &tenant.tenant_id), ("client_id", &tenant.client_id)];
+        for (name, id) in ids {
+            let is_domain = name == "tenant_id" && id.contains('.');
+            if !is_guid(id) && !is_domain {
+                self.findings.warning(
+                    "configuration",
+                    format!(
+                        "{name} {id} is no GUID{}: copy it from the application's Overview page in \
+                         the Entra admin center",
+                        if name == "tenant_id" { " and no domain name" } else { "" }
+                    ),
+                );
+            }
+        }
+        if tenant.tenant_id.eq_ignore_ascii_case(&tenant.client_id) {
+            self.findings.failure(
+                "configuration",
+                "tenant_id and client_id are the same: tenant_id is the Directory (tenant) ID, \
+                 client_id the Application (client) ID of the application's Overview page in the \
+                 Entra admin center",
+            );
+        }
+        Some(credentials)
+    }
+
+    /// Whether both hosts can be reached.
+    fn reach(&mut self) -> bool {
+        let hosts = [&self.tenant.login, &self.tenant.management];
+        let mut proxies = Vec::new();
+        let mut well = true;
+        for host in hosts {
+            match self.context.http.reach(host) {
+                Ok(proxy) => proxies.push(proxy),
+                Err((stage, why)) => {
+                    let check = match stage {
+                        Stage::Proxy => "proxy",
+                        Stage::Tls => "TLS",
+                        Stage::Connection | Stage::Answer => "connection",
+                    };
+                    self.findings.failure(check, format!("{host}: {why}"));
+                    well = false;
+                }
+            }
+        }
+        if well {
+            proxies.sort();
+            proxies.dedup();
+            let shown = proxies.iter().map(|proxy| proxy.as_deref().unwrap_or("none, direct"));
+            self.findings.ok("proxy", shown.collect::<Vec<_>>().join(" and "));
+            let hosts = format!("{} and {}", self.tenant.login, self.tenant.management);
+            let found = if hosts.contains("https://") {
+                format!("{hosts} answer, and their certificates are trusted")
+            } else {
+                format!("{hosts} answer; plain http, on this machine only")
+            };
+            self.findings.ok("TLS", found);
+        }
+        well
+    }
+
+    fn sign_in(&mut self, credentials: &Credentials) {
+        let granted = again(|| self.api.sign_in(self.tenant, credentials));
+        let grant = match granted {
+            Ok(grant) => grant,
+            Err(trouble) => {
+                self.failed("login", &trouble);
+                self.findings.skipped("roles", format!("no token, so {BEHIND_LOGIN}"));
+                return;
+            }
+        };
+        let access = Access::new(self.tenant, grant.token.clone(), grant.claims.tid.as_deref());
+        let access = match access {
+            Ok(access) => access,
+            Err(trouble) => return self.failed("login", &trouble),
+        };
+        let by = match credentials {
+            Credentials::ClientSecret(_) => "a client secret",
+            Credentials::Certificate(_) => "a certificate",
+        };
+        self.findings
+            .ok("login", format!("signed in with {by}; the token lasts {}", age(grant.lifetime)));
+        if !self.roles(&grant, &access) {
+            self.findings.skipped(
+                "subscriptions",
+                "without a role subscriptions, listing and clock can't be looked at",
+            );
+            return;
+        }
+        let on = self.subscriptions(&access);
+        self.listing(&access, &on);
+        self.clock();
+    }
+
+    /// Whether the token has any role that is needed.
+    fn roles(&mut self, grant: &Grant, access: &Access) -> bool {
+        let tid = grant.claims.tid.as_deref();
+        if let Some(tid) = tid.filter(|tid| !tid.eq_ignore_ascii_case(&access.guid)) {
+            let explanation = codes::explain("AF20010").map_or(String::new(), |e| e.to_string());
+            self.findings.failure("login", format!("the token is for tenant {tid}: {explanation}"));
+        }
+        let Some(roles) = &grant.claims.roles else {
+            self.findings.ok("roles", "the token doesn't show them: the API will tell");
+            return true;
+        };
+        let needed = &self.context.config.subscriptions;
+        let missing = grant.claims.missing_roles(needed);
+        if missing.is_empty() {
+            self.findings.ok("roles", roles.join(", "));
+            return true;
+        }
+        let advice = codes::explain("AF10001").map_or(String::new(), |e| e.to_string());
+        let of_these = needed.iter().filter(|needed| missing.contains(&needed.role()));
+        let of_these: Vec<_> = of_these.map(|content_type| content_type.name()).collect();
+        self.findings
+            .failure(
+                "roles",
+                format!(
+                    "the token lacks {}, without which there is no {}: {advice}",
+                    missing.join(" and "),
+                    of_these.join(", ")
+                ),
+            )
+            .with_code(Some("AF10001".to_owned()));
+        of_these.len() < needed.len()
+    }
+
+    /// Which of the configured subscriptions are on; starts those that are not, if that is asked for.
+    fn subscriptions(&mut self, access: &Access) -> Vec<ContentType> {
+        let wanted = &self.context.config.subscriptions;
+        let mut on = match again(|| self.api.subscriptions(access, None)) {
+            Ok(on) => on,
+            Err(trouble) => {
+                self.failed("subscriptions", &trouble);
+                return Vec::new();
+            }
+        };
+        on.retain(|content_type| wanted.contains(content_type));
+        let missing: Vec<_> = wanted.iter().copied().filter(|name| !on.contains(name)).collect();
+        let names = |list: &[ContentType]| {
+            list.iter().map(|content_type| content_type.name()).collect::<Vec<_>>().join(", ")
+        };
+        if !on.is_empty() {
+            self.findings.ok("subscriptions", format!("on: {}", names(&on)));
+        }
+        if missing.is_empty() {
+            return on;
+        }
+        if !self.context.start {
+            self.findings.warning(
+                "subscriptions",
+                format!(
+                    "not started yet: {}; the next poll starts them, or check --start; Microsoft may \
+                     take up to 12 hours to hand out their first content",
+                    names(&missing)
+                ),
+            );
+            return on;
+        }
+        for content_type in missing {
+            match again(|| self.api.start(access, content_type)) {
+                Ok(Started::Now | Started::Before) => {
+                    on.push(content_type);
+                    self.findings
+                        .ok(
+                            "subscriptions",
+                            "started; Microsoft may take up to 12 hours to hand out its first content",
+                        )
+                        .in_stream(content_type);
+                }
+                Err(trouble) => {
+                    self.failed("subscriptions", &trouble);
+                    self.findings.in_stream(content_type);
+                }
+            }
+        }
+        on
+    }
+
+    /// One listing, of the first content type that is on.
+    fn listing(&mut self, access: &Access, on: &[ContentType]) {
+        let Some(content_type) = on.first().copied() else {
+            self.findings.skipped("listing", "no subscription is on, so there is nothing to list");
+            return;
+        };
+        let now = self.clock.now();
+        let (start, end) = (now.plus(MINUTE - DAY), now);
+        let window = Window { start, from: start, end, lost: None };
+        match again(|| self.api.list(access, content_type, &window, None)) {
+            Ok(page) => {
+                let more = if page.next.is_some() { " and more" } else { "" };
+                let found = match page.blobs.len() {
+                    0 => {
+                        "nothing became available within the last 24 hours: where people work that \
+                          is unusual, unless the subscription is new; Microsoft may take up to 12 \
+                          hours to hand out its first content, and auditing must be on (Microsoft \
+                          Purview portal > Solutions > Audit)"
+                            .to_owned()
+                    }
+                    count => format!("{count}{more} content blobs within the last 24 hours"),
+                };
+                self.findings.ok("listing", found);
+            }
+            Err(trouble) => self.failed("listing", &trouble),
+        }
+        self.findings.in_stream(content_type);
+    }
+
+    fn clock(&mut self) {
+        if !self.clock.seen() {
+            self.findings.skipped("clock", "the API has not told the time");
+            return;
+        }
+        let offset = self.clock.offset();
+        let (side, by) = if offset > 0 { ("behind", offset) } else { ("ahead of", -offset) };
+        let found = match by {
+            0 | 1 => "this machine's clock agrees with Microsoft's".to_owned(),
+            by => format!("this machine's clock is {} {side} Microsoft's", age(by)),
+        };
+        if by > CLOCK_TOLERANCE {
+            self.findings.warning(
+                "clock",
+                format!("{found}: set it (timedatectl, NTP); positions go by Microsoft's"),
+            );
+        } else {
+            self.findings.ok("clock", found);
+        }
+    }
+
+    /// Where its streams stand.
+    fn state(&mut self) {
+        let state = self.context.state;
+        let now = self.clock.now();
+        let Some(tenant) = state.tenants.get(&self.tenant.tenant_id.to_ascii_lowercase()) else {
+            self.findings.ok("state", "no poll has begun with this tenant yet");
+            return;
+        };
+        if let Some(error) = &tenant.health.last_error {
+            self.findings.warning("state", format!("the last poll failed: {error}"));
+        }
+        for content_type in &self.context.config.subscriptions {
+            let Some(stream) = tenant.streams.get(content_type) else {
+                self.findings.ok("state", "no poll has begun with it yet").in_stream(*content_type);
+                continue;
+            };
+            let (lag, waiting) = (stream.lag(now), stream.waiting.len());
+            let found =
+                format!("position {}, lag {}, {waiting} blobs waiting", stream.position, age(lag));
+            match &stream.health.last_error {
+                Some(error) => self
+                    .findings
+                    .warning("state", format!("{found}; the last poll failed: {error}")),
+                None if lag > DAY => self.findings.warning(
+                    "state",
+                    format!(
+                        "{found}: Microsoft keeps content for 7 days; see wodle-office365 status, and \
+                         whether polls run"
+                    ),
+                ),
+                None => self.findings.ok("state", found),
+            };
+            self.findings.in_stream(*content_type);
+        }
+    }
+
+    fn failed(&mut self, check: &'static str, trouble: &Trouble) {
+        self.findings.failure(check, &trouble.text).with_code(trouble.code.clone());
+    }
+}
+
+/// Sends a request again that may go better the next time.
+fn again<T>(mut send: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    let mut tries = 1;
+    loop {
+        match send() {
+            Err(trouble) if trouble.reaction == Reaction::Retry && tries < TRIES => {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What several commands begin with: the configuration, the network, the state's lock.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use crate::args::{Common, ConfigSource};
+use crate::clock::local_now;
+use crate::config::{self, Config, Tenant};
+use crate::error::Error;
+use crate::http::{Network, Stores, Timeouts, parse_bundle};
+use crate::proxy::Environment;
+use crate::store::{Folder, Home, Lock, read_stdin};
+
+/// Reads the configuration.
+///
+/// # Errors
+/// It can't be read, is refused, or wrong.
+pub fn read_config(common: &Common, home: &Home) -> Result<Config, Error> {
+    let path = match &common.config {
+        ConfigSource::Stdin => {
+            return config::parse("(stdin)", &read_stdin()?).map_err(Error::Config);
+        }
+        ConfigSource::Default => home.config(),
+        ConfigSource::File(path) => path.clone(),
+    };
+    let bytes = home.read_config(&path)?;
+    config::parse(&path.display().to_string(), &bytes).map_err(Error::Config)
+}
+
+/// How the configuration, and the environment where that says nothing, has the network reached.
+///
+/// # Errors
+/// The certificates of `ca_path` can't be used.
+pub fn network(config: &Config, home: &Home) -> Result<Network, Error> {
+    let own_roots = match &config.ca_path {
+        None => Vec::new(),
+        Some(path) => {
+            let unusable = |why: &dyn Display| {
+                let path = path.display();
+                Error::Setup(format!("configuration: ca_path {path} can't be used: {why}"))
+            };
+            let pem = home.read_bundle(&home.resolve(path)).map_err(|why| unusable(&why))?;
+            parse_bundle(path, &pem).map_err(|why| unusable(&why))?
+        }
+    };
+    Ok(Network {
+        proxy: config.proxy.clone(),
+        environment: Environment::from_lookup(|name| std::env::var_os(name)),
+        stores: Stores::from_lookup(|name| std::env::var_os(name)),
+        own_roots,
+        connections: config.max_connections,
+        timeouts: Timeouts::default(),
+    })
+}
+
+/// The configured tenants that `named` is to pick out: by `tenant_id`, or by the GUID that
+/// `guid_of` knows; all of them without it.
+///
+/// # Errors
+/// There is none; the text lists those that there are.
+pub fn tenants_named(
+    config: &Config,
+    named: Option<&str>,
+    guid_of: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<Arc<Tenant>>, Error> {
+    let is_it = |tenant: &&Arc<Tenant>| {
+        named.is_none_or(|named| {
+            tenant.tenant_id.eq_ignore_ascii_case(named)
+                || guid_of(&tenant.tenant_id).is_some_and(|guid| guid.eq_ignore_ascii_case(named))
+        })
+    };
+    let found: Vec<_> = config.tenants.iter().filter(is_it).map(Arc::clone).collect();
+    if found.is_empty() {
+        let known: Vec<_> = config.tenants.iter().map(|t| t.tenant_id.as_str()).collect();
+        let named = named.unwrap_or_default();
+        return Err(Error::Usage(format!(
+            "there is no tenant {named:?} in the configuration, only: {}",
+            known.join(", ")
+        )));
+    }
+    Ok(found)
+}
+
+/// Takes the lock of the state, waiting until no poll runs.
+///
+/// # Errors
+/// It can't be used.
+pub fn wait_for_lock(folder: &Folder) -> Result<Lock, Error> {
+    let fault = |error| Error::Run(format!("the lock can't be used: {error}"));
+    if let Ok(lock) = folder.lock(local_now()).map_err(fault)? {
+        return Ok(lock);
+    }
+    let _ = writeln!(io::stderr(), "wodle-office365: waiting for a running poll to end");
+    folder.wait_for_lock(local_now()).map_err(fault)
+}
