@@ -37,7 +37,7 @@ bench: build
 # stays in tests/fuzz/target: what a target has learnt in corpus/, an input that breaks one in crashes/
 # (the target's program takes its file as an argument), the logs.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= records events config listing certificate
+FUZZ_TARGETS ?= records events config listing certificate ossec
 FUZZ_DIR = tests/fuzz/target
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

@@ -204,6 +204,9 @@ impl LoginRefusal {
     }
 }
 
+/// Where Microsoft explains every code of the login host.
+const LOOK_UP: &str = "https://login.microsoftonline.com/error?code=";
+
 #[derive(Deserialize)]
 struct LoginErrorBody {
     #[serde(default)]
@@ -234,8 +237,11 @@ pub fn classify_login(status: u16, body: &[u8], hidden: Hidden<'_>) -> LoginRefu
     if !words.is_empty() {
         text = format!("{text} {words}");
     }
-    if let Some(explanation) = aadsts.and_then(|number| explain(&format!("AADSTS{number}"))) {
-        text = format!("{text} - {explanation}");
+    if let Some(number) = aadsts {
+        text = match explain(&format!("AADSTS{number}")) {
+            Some(explanation) => format!("{text} - {explanation}"),
+            None => format!("{text} - what that means: {LOOK_UP}{number}"),
+        };
     }
     let passing = matches!(status, 408 | 429 | 500..=599) || aadsts == Some(90_055);
     LoginRefusal { aadsts, text, passing }

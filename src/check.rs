@@ -6,8 +6,10 @@ mod finding;
 mod tenant;
 mod wazuh;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, absolute};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -17,6 +19,7 @@ use log::LevelFilter;
 use self::finding::{Findings, Report};
 use self::tenant::TenantCheck;
 use crate::args::{Common, ConfigSource};
+use crate::collect::is_twin;
 use crate::config::{Config, Tenant};
 use crate::error::Error;
 use crate::http::Http;
@@ -113,8 +116,10 @@ fn wazuh_side(
         let guid = state.tenants.get(&id).and_then(|known| known.guid.clone());
         [Some(id), guid].into_iter().flatten()
     });
+    let given = &request.common.home;
+    let folder = absolute(given).unwrap_or_else(|_| given.clone());
     let ours = wazuh::Ours {
-        home: &request.common.home,
+        home: &folder,
         tenants: ids.collect(),
         run_timeout: config.run_timeout,
         interval: u64::try_from(config.interval).unwrap_or_default(),
@@ -149,7 +154,25 @@ fn check_tenants(context: &Context<'_>, tenants: &[Arc<Tenant>]) -> Vec<Findings
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(n, _)| *n);
-    results.into_iter().map(|(_, findings)| findings).collect()
+    let mut results: Vec<_> = results.into_iter().map(|(_, findings)| findings).collect();
+    tell_twins(&mut results);
+    results
+}
+
+/// A tenant may be configured by its GUID and by a domain name: polls collect it once only.
+fn tell_twins(results: &mut [Findings]) {
+    let mut known: HashMap<String, String> = HashMap::new();
+    for findings in results {
+        let (Some(guid), Some(name)) = (findings.guid.clone(), findings.tenant_id.clone()) else {
+            continue;
+        };
+        match known.entry(guid) {
+            Entry::Occupied(twin) => {
+                findings.failure("configuration", is_twin(twin.get()));
+            }
+            Entry::Vacant(free) => _ = free.insert(name),
+        }
+    }
 }
 
 /// The report as it was asked for; all that is not well is logged, too.

@@ -52,30 +52,30 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         "AADSTS7000222",
         "the client secret has expired",
-        "make a new one in the Entra admin center, App registrations > your application > \
+        "create a new one in the Entra admin center, App registrations > your application > \
          Certificates & secrets > New client secret, and put its Value into client_secret or the \
          file of client_secret_path",
     ),
     row(
         "AADSTS700016",
-        "this tenant has no such application; tenant_id and client_id are swapped, or one of them is \
-         another tenant's",
-        "compare both with the application's Overview page in the Entra admin center: tenant_id is \
-         its Directory (tenant) ID, client_id its Application (client) ID",
+        "this tenant has no such application",
+        "are tenant_id and client_id swapped, or is one of them another tenant's? Compare both with \
+         the application's Overview page in the Entra admin center: tenant_id is its Directory \
+         (tenant) ID, client_id its Application (client) ID",
     ),
     row(
         "AADSTS90002",
-        "there is no such tenant in this cloud; tenant_id and client_id are swapped, tenant_id is \
-         mistyped, or api_type names the wrong cloud",
-        "compare tenant_id with the Directory (tenant) ID on the application's Overview page in the \
-         Entra admin center, and api_type with where the tenant is (commercial, gcc, gcc-high, dod)",
+        "there is no such tenant in this cloud",
+        "are tenant_id and client_id swapped, is tenant_id mistyped, or does api_type name the wrong \
+         cloud (commercial, gcc, gcc-high, dod)? Compare tenant_id with the Directory (tenant) ID on \
+         the application's Overview page in the Entra admin center",
     ),
     row(
         "AADSTS900023",
-        "tenant_id is neither a tenant's id nor a domain name that a tenant has; it is mistyped, \
-         tenant_id and client_id are swapped, or api_type names the wrong cloud",
-        "put the Directory (tenant) ID of the application's Overview page in the Entra admin center \
-         into tenant_id",
+        "tenant_id is neither a tenant's id nor a domain name that a tenant has",
+        "are tenant_id and client_id swapped, is tenant_id mistyped, or does api_type name the wrong \
+         cloud (commercial, gcc, gcc-high, dod)? Put the Directory (tenant) ID of the application's \
+         Overview page in the Entra admin center into tenant_id",
     ),
     row(
         "AADSTS700027",
@@ -124,13 +124,13 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         "AADSTS90055",
         "the login host asks us to slow down",
-        "nothing; it is tried again; if it lasts, see whether other programs sign in as this \
+        "nothing needs to be done, it is tried again; if it lasts, see whether other programs sign in as this \
          application again and again",
     ),
     row(
         "AF429",
         "the API asks us to slow down, for there are too many requests for this tenant",
-        "nothing; it is tried again; if it lasts, see whether other programs use the same tenant's \
+        "nothing needs to be done, it is tried again; if it lasts, see whether other programs use the same tenant's \
          quota, or lower max_connections",
     ),
     row(
@@ -189,66 +189,65 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         "AF20022",
         "there is no subscription for this content type",
-        "nothing; the next poll starts it (check --start does so at once)",
+        "nothing needs to be done, the next poll starts it (check --start does so at once)",
     ),
     row(
         "AF20023",
         "the subscription was stopped, or was started a moment ago",
-        "nothing; the next poll starts it (check --start does so at once); find out who or what \
+        "nothing needs to be done, the next poll starts it (check --start does so at once); find out who or what \
          stops it, for Microsoft keeps nothing meanwhile",
     ),
     row("AF20024", "the subscription is on already", ""),
     row(
         "AF20030",
         "the time window is longer than a day, or outside the 7 days that the API keeps",
-        "nothing; a narrower one is asked for, and what is lost is told as a gap; set this machine's \
+        "nothing needs to be done, a narrower one is asked for, and what is lost is told as a gap; set this machine's \
          clock if it is wrong",
     ),
     row(
         "AF20055",
         "the time window is older than the 7 days that the API keeps, or its ends are swapped",
-        "nothing; a later one is asked for, and what is lost is told as a gap; set this machine's \
+        "nothing needs to be done, a later one is asked for, and what is lost is told as a gap; set this machine's \
          clock if it is wrong",
     ),
     row(
         "AF20031",
         "the link to the next page of a listing was not taken",
-        "nothing; the window is listed again from its first page",
+        "nothing needs to be done, the window is listed again from its first page",
     ),
     row(
         "AF20050",
         "the API no longer has this content",
-        "nothing; it is tried once more, then told as a gap; look for the events in the Microsoft \
+        "nothing needs to be done, it is tried once more, then told as a gap; look for the events in the Microsoft \
          Purview portal > Solutions > Audit",
     ),
     row(
         "AF20051",
         "the content has expired",
-        "look for its events in the Microsoft Purview portal > Solutions > Audit; to lose no more, see \
-         why the stream is late (wodle-office365 status)",
+        "look for its events in the Microsoft Purview portal > Solutions > Audit",
     ),
     row(
         "AF20052",
         "the API doesn't take this content's id",
-        "nothing; it is tried once more, then told as a gap; look for the events in the Microsoft \
+        "nothing needs to be done, it is tried once more, then told as a gap; look for the events in the Microsoft \
          Purview portal > Solutions > Audit",
     ),
     row(
         "AF50000",
         "an internal error on Microsoft's side",
-        "nothing; it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
+        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
          center",
     ),
     row(
         "AF50005",
         "an internal error on Microsoft's side",
-        "nothing; it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
+        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
          center",
     ),
     row(
         "AF50006",
         "an internal error on Microsoft's side",
-        "nothing; it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
+        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
          center",
     ),
     row(

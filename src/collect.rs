@@ -28,8 +28,8 @@ use signal_hook::iterator::Signals;
 
 use self::jobs::Shared;
 use self::stream::StreamRun;
-pub use self::tenant::TenantStart;
 use self::tenant::{ListPage, RunContext, Step, TenantRun};
+pub use self::tenant::{TenantStart, is_twin};
 use crate::api::{Access, Api, Trouble};
 use crate::auth::Credentials;
 use crate::clock::Clock;

@@ -257,11 +257,11 @@ impl Http {
             }
         };
         let took = begun.elapsed();
-        let path = uri.path();
+        let what = shown(&uri, payload);
         match result {
             Ok(response) => {
                 let (status, took) = (response.status().as_u16(), took.as_millis());
-                log::debug!("HTTP {status} in {took} ms from {host}{path}");
+                log::debug!("HTTP {status} in {took} ms: {what}");
                 self.note_answer(way);
                 Ok(answer(response, host, limit, Arc::clone(&self.shut)))
             }
@@ -274,11 +274,7 @@ impl Http {
                     fault.again = Again::NextRun;
                     self.note_dead_end(way, &fault);
                 }
-                log::debug!(
-                    "no answer in {} ms from {host}{path}: {}",
-                    took.as_millis(),
-                    fault.text
-                );
+                log::debug!("no answer in {} ms: {what}: {}", took.as_millis(), fault.text);
                 Err(fault)
             }
         }
@@ -303,12 +299,12 @@ impl Http {
         match request.build().call() {
             Ok(response) => {
                 let (status, took) = (response.status().as_u16(), begun.elapsed().as_millis());
-                log::debug!("HTTP {status} in {took} ms from {origin}");
+                log::debug!("HTTP {status} in {took} ms: GET {origin}");
                 Ok(proxy)
             }
             Err(error) => {
                 let fault = no_answer(&error, &way, begun.elapsed(), limits);
-                log::debug!("no answer from {origin}: {}", fault.text);
+                log::debug!("no answer: GET {origin}: {}", fault.text);
                 Err((stage(&error, &way), fault.text))
             }
         }
@@ -387,6 +383,21 @@ impl Http {
         let way = Way::new(host, port, proxy.as_ref());
         Ok((Route { tls, proxy }, way))
     }
+}
+
+/// A request as the log shows it: of its query only what it asks for, for the rest may be anything.
+fn shown(uri: &Uri, payload: Payload<'_>) -> String {
+    let method = match payload {
+        Payload::Get | Payload::Impatient(_) | Payload::Stream => "GET",
+        Payload::Post | Payload::Form(_) => "POST",
+    };
+    let asks = |parameter: &&str| {
+        ["contentType=", "startTime=", "endTime="].iter().any(|name| parameter.starts_with(name))
+    };
+    let query: Vec<_> = uri.query().unwrap_or_default().split('&').filter(asks).collect();
+    let separator = if query.is_empty() { "" } else { "?" };
+    let (host, path) = (uri.host().unwrap_or_default(), uri.path());
+    format!("{method} {host}{path}{separator}{}", query.join("&"))
 }
 
 fn ureq_proxy(proxy: &Proxy) -> Result<ureq::Proxy, String> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::api::{Access, Api, Trouble};
 use crate::clock::{Clock, local_now};
 use crate::config::{Config, Tenant};
-use crate::content::ContentType;
+use crate::content::{ContentType, Reaction};
 use crate::credentials;
 use crate::http::{Http, Network};
 use crate::state::{State, Tally, Window};
@@ -74,6 +74,8 @@ impl<'a> Estimator<'a> {
                 continue;
             };
             match self.stream(access, tenant, *content_type, *from, *to) {
+                // Nothing is kept for a subscription that is not on.
+                Err(trouble) if trouble.reaction == Reaction::Subscribe => seen += to.since(*from),
                 Ok((blobs, events, seconds)) => {
                     estimate.blobs += blobs;
                     estimate.events += events;

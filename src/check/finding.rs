@@ -52,12 +52,14 @@ pub(super) struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) tenant_id: Option<String>,
+    /// The tenant's GUID, once it is known.
+    pub(super) guid: Option<String>,
     pub(super) all: Vec<Finding>,
 }
 
 impl Findings {
     pub(super) fn of(tenant_id: &str) -> Self {
-        Self { tenant_id: Some(tenant_id.to_owned()), all: Vec::new() }
+        Self { tenant_id: Some(tenant_id.to_owned()), ..Self::default() }
     }
 
     fn add(&mut self, mark: Mark, check: &'static str, text: &str) -> &mut Self {

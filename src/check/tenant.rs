@@ -178,6 +178,7 @@ impl<'a> TenantCheck<'a> {
             Ok(access) => access,
             Err(trouble) => return self.failed("login", &trouble),
         };
+        self.findings.guid = Some(access.guid.to_ascii_lowercase());
         let by = match credentials {
             Credentials::ClientSecret(_) => "a client secret",
             Credentials::Certificate(_) => "a certificate",
@@ -200,8 +201,11 @@ impl<'a> TenantCheck<'a> {
     fn roles(&mut self, grant: &Grant, access: &Access) -> bool {
         let tid = grant.claims.tid.as_deref();
         if let Some(tid) = tid.filter(|tid| !tid.eq_ignore_ascii_case(&access.guid)) {
-            let explanation = codes::explain("AF20010").map_or(String::new(), |e| e.to_string());
-            self.findings.failure("login", format!("the token is for tenant {tid}: {explanation}"));
+            let remedy = codes::explain("AF20010").map_or("", |explanation| explanation.remedy);
+            self.findings.failure(
+                "login",
+                format!("the token is for tenant {tid}, which is not tenant_id: {remedy}"),
+            );
         }
         let Some(roles) = &grant.claims.roles else {
             self.findings.ok("roles", "the token doesn't show them: the API will tell");
@@ -213,14 +217,14 @@ impl<'a> TenantCheck<'a> {
             self.findings.ok("roles", roles.join(", "));
             return true;
         }
-        let advice = codes::explain("AF10001").map_or(String::new(), |e| e.to_string());
+        let remedy = codes::explain("AF10001").map_or("", |explanation| explanation.remedy);
         let of_these = needed.iter().filter(|needed| missing.contains(&needed.role()));
         let of_these: Vec<_> = of_these.map(|content_type| content_type.name()).collect();
         self.findings
             .failure(
                 "roles",
                 format!(
-                    "the token lacks {}, without which there is no {}: {advice}",
+                    "the token lacks {}, without which there is no {}: {remedy}",
                     missing.join(" and "),
                     of_these.join(", ")
                 ),

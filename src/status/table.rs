@@ -5,9 +5,20 @@ use std::fmt::Write as _;
 use super::{BackfillView, StreamView, TenantView, View};
 use crate::timestamp::{Timestamp, age};
 
+const COLUMNS: usize = 9;
+
 /// What stands above the columns.
-const HEAD: [&str; 7] =
-    ["stream", "position", "lag", "last success", "last run", "in all", "waiting"];
+const HEAD: [&str; COLUMNS] = [
+    "stream",
+    "position",
+    "lag",
+    "last success",
+    "failed runs",
+    "waiting",
+    "excluded",
+    "events last run",
+    "events in all",
+];
 
 pub(super) fn text(view: &View<'_>) -> String {
     let mut text = String::new();
@@ -70,17 +81,20 @@ fn of_tenant(text: &mut String, tenant: &TenantView<'_>, now: Timestamp) {
         let _ = writeln!(text, "  {}", line.trim_end());
     }
     for stream in streams {
-        notes(text, stream);
+        gaps(text, stream);
     }
     for backfill in &tenant.backfills {
         of_backfill(text, backfill);
     }
 }
 
-fn row(stream: &StreamView<'_>, now: Timestamp) -> [String; 7] {
+fn row(stream: &StreamView<'_>, now: Timestamp) -> [String; COLUMNS] {
     let last_success =
         stream.last_success.map_or("never".to_owned(), |last| format!("{} ago", ago(now, last)));
-    let tally = |tally: &super::Tally| format!("{} events, {} blobs", tally.events, tally.blobs);
+    let tally = |tally: &super::Tally| match tally.blobs {
+        1 => format!("{} in 1 blob", tally.events),
+        blobs => format!("{} in {blobs} blobs", tally.events),
+    };
     let waiting = match stream.waiting_failed {
         0 => stream.waiting.to_string(),
         failed => format!("{} ({failed} failed)", stream.waiting),
@@ -90,21 +104,23 @@ fn row(stream: &StreamView<'_>, now: Timestamp) -> [String; 7] {
         stream.position.to_string(),
         age(stream.lag),
         last_success,
+        stream.failures.to_string(),
+        waiting,
+        stream.excluded.to_string(),
         tally(&stream.last_run),
         tally(&stream.in_all),
-        waiting,
     ]
 }
 
-/// What there is to say of a stream besides.
-fn notes(text: &mut String, stream: &StreamView<'_>) {
-    let name = stream.content_type;
-    if stream.excluded > 0 {
-        let _ = writeln!(text, "  {name}: {} records left out by <exclude>", stream.excluded);
-    }
+/// The gaps of a stream.
+fn gaps(text: &mut String, stream: &StreamView<'_>) {
     if let Some(gap) = &stream.last_gap {
-        let (gaps, at) = (stream.gaps, gap.at);
-        let _ = writeln!(text, "  {name}: {gaps} gaps, the last one found at {at}: {}", gap.text);
+        let (name, at) = (stream.content_type, gap.at);
+        let gaps = match stream.gaps {
+            1 => "a gap".to_owned(),
+            gaps => format!("{gaps} gaps, the last one"),
+        };
+        let _ = writeln!(text, "  {name}: {gaps} found at {at}: {}", gap.text);
     }
 }
 
@@ -120,7 +136,7 @@ fn of_backfill(text: &mut String, backfill: &BackfillView<'_>) {
     };
     let _ = writeln!(
         text,
-        "  backfill of {content_type} from {from} to {to}: {how_far}; {} events, {} blobs so far",
-        in_all.events, in_all.blobs
+        "  backfill of {content_type} from {from} to {to}: {how_far}; {} events written",
+        in_all.events
     );
 }

@@ -1,1 +1,315 @@
+//! `backfill`: a past window, by the next polls or here and now.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault};
+use serde_json::{Value, json};
+use time::Duration;
+use time::format_description::well_known::Rfc3339;
+
+use crate::harness::{PATIENCE, STATE, Site, TENANT, record};
+use crate::host::Options;
+use crate::manners::on_a_terminal;
+
+const GENERAL: &str = "Audit.General";
+
+/// A site whose streams start now, with content of the days before: `6d`, `3d`, `2h`.
+fn site() -> Site {
+    let site = Site::from_now();
+    site.publish(GENERAL, Duration::days(6), &["6d"]);
+    site.publish(GENERAL, Duration::days(3), &["3d"]);
+    site.publish(GENERAL, Duration::hours(2), &["2h"]);
+    for name in CONTENT_TYPES {
+        site.simulator.set_subscription(TENANT, name, Some("enabled"));
+    }
+    site
+}
+
+/// The backfills of the one tenant, as `status` has them.
+fn backfills(site: &Site) -> Vec<Value> {
+    let json = site.admin(&["status", "--json"]).json();
+    json["tenants"][0]["backfills"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn the_next_polls_bring_a_past_window_once() {
+    let site = site();
+    assert_eq!(site.poll_well().text(), "");
+    let told = site.admin(&["backfill", "--from", "5d", "--to", "1d", "--tenant", TENANT]).well();
+    assert_eq!(told.matches(": queued from ").count(), 5, "{told}");
+    assert!(
+        told.contains("That is about 1 events in 1 blobs; of a wodle Wazuh sends on at most 100")
+    );
+    assert!(told.contains("wodle-office365 status shows how far they are"), "{told}");
+    let queued = backfills(&site);
+    assert_eq!(queued.len(), 5);
+    assert!(queued.iter().all(|b| b["done"].is_null() && b["position"] == b["from"]));
+    site.admin(&["status"]).line("backfill of Audit.General from 20");
+
+    site.simulator.advance(Duration::minutes(1));
+    site.publish(GENERAL, Duration::seconds(1), &["live"]);
+    assert_eq!(site.poll_well().ids(), ["3d", "live"]);
+    let done = backfills(&site);
+    assert!(done.iter().all(|b| b["done"].is_string() && b["waiting"] == 0), "{done:?}");
+    assert!(site.log().contains("Audit.General: the backfill from 20"), "{}", site.log());
+    let general = done.iter().find(|b| b["content_type"] == GENERAL).unwrap();
+    assert_eq!(general["in_all"], json!({ "events": 1, "blobs": 1 }));
+    assert_eq!(site.poll_well().text(), "");
+    assert!(site.log().contains("1 events from 1 blobs"), "{}", site.log());
+
+    // Whoever asks again gets it again.
+    site.admin(&["backfill", "--from", "5d", "--to", "1d", "--content-type", GENERAL]).well();
+    assert_eq!(site.poll_well().ids(), ["3d"]);
+}
+
+#[test]
+fn the_whole_week_up_to_now_is_no_gap_and_leaves_the_live_streams_theirs() {
+    let site = site();
+    site.poll_well();
+    site.simulator.advance(Duration::minutes(2));
+    site.publish(GENERAL, Duration::minutes(1), &["next"]);
+    let told = site.admin(&["backfill", "--from", "7d", "--content-type", GENERAL]).well();
+    let position = site.stream(GENERAL)["position"].as_str().unwrap().to_owned();
+    assert!(told.contains(&format!(" to {position}\n")), "{told}");
+    let run = site.poll_well();
+    assert_eq!(run.ids(), ["2h", "3d", "6d", "next"]);
+    assert!(run.notices().is_empty());
+    let nothing = site.admin(&["backfill", "--from", "1s", "--content-type", GENERAL]);
+    assert_eq!(nothing.code, Some(0));
+}
+
+#[test]
+fn a_window_may_be_queued_before_the_first_poll() {
+    let site = site();
+    let told = site.admin(&["backfill", "--from", "4d"]).well();
+    assert!(told.contains("about 2 events in 2 blobs"), "{told}");
+    assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+    // A first run that takes all there is brings it anyway.
+    let site = Site::new();
+    site.publish(GENERAL, Duration::days(3), &["3d"]);
+    site.admin(&["backfill", "--from", "4d"]).well();
+    assert_eq!(site.poll_well().ids(), ["3d"]);
+    assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn live_events_come_first_and_a_full_run_goes_on_in_the_next() {
+    let site = Site::from_now();
+    site.configure("<max_output>256k</max_output><max_connections>1</max_connections>");
+    site.poll_well();
+    let big = |id: &str| {
+        let mut record = record(id);
+        record["Filler"] = "x".repeat(30_000).into();
+        record
+    };
+    let put = |ago, name: &str| {
+        let records: Vec<_> = (0..5).map(|n| big(&format!("{name}{n}"))).collect();
+        site.simulator.publish(TENANT, GENERAL, Blob::new(site.now() - ago, &records));
+    };
+    for day in 1..=4 {
+        put(Duration::days(day), &format!("old{day}-"));
+    }
+    site.admin(&["backfill", "--from", "6d", "--content-type", GENERAL]).well();
+    site.simulator.advance(Duration::minutes(2));
+    for n in 0..2 {
+        put(Duration::minutes(1), &format!("live{n}-"));
+    }
+    let first = site.poll_well().ids();
+    let live = first.iter().filter(|id| id.starts_with("live")).count();
+    assert_eq!((first.len(), live), (10, 10), "{first:?}");
+    let mut old = Vec::new();
+    let mut runs = 0;
+    while old.len() < 20 && runs < 9 {
+        old.extend(site.poll_well().ids());
+        runs += 1;
+    }
+    old.sort();
+    assert_eq!(old.len(), 20, "{old:?}");
+    assert!(old.iter().all(|id| id.starts_with("old")));
+    assert!(runs > 1);
+    assert!(backfills(&site)[0]["done"].is_string());
+}
+
+#[test]
+fn what_fails_waits_and_is_told_and_what_is_lost_is_a_gap() {
+    let site = site();
+    site.poll_well();
+    let stuck = site.publish(GENERAL, Duration::days(2), &["stuck"]);
+    let lost = site.publish(GENERAL, Duration::days(1), &["lost"]);
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    let expired = r#"{"error":{"code":"AF20051","message":"expired"}}"#;
+    site.simulator.fault(Fault::on(Call::Fetch).content_id(&lost).respond(400, expired).always());
+    site.simulator.fault(Fault::on(Call::Fetch).content_id(&stuck).respond(404, "x").always());
+    for _ in 0..3 {
+        site.poll();
+    }
+    let run = site.poll();
+    assert_eq!(run.code, Some(1));
+    assert!(site.log().contains("Audit.General: backfill: content "), "{}", site.log());
+    let status = site.admin(&["status"]);
+    assert_eq!(status.code, Some(1));
+    assert!(status.line("failed 4 times in a row: backfill: content ").contains("HTTP 404"));
+    let queued = &backfills(&site)[0];
+    assert_eq!((&queued["waiting"], &queued["done"]), (&json!(1), &json!(null)));
+    site.simulator.clear_faults();
+    let run = site.poll_well();
+    assert_eq!(
+        (run.ids(), run.told()),
+        (vec!["stuck".to_owned()], vec!["recovered Audit.General".to_owned()])
+    );
+    assert_eq!(site.admin(&["status"]).code, Some(0));
+}
+
+#[test]
+fn it_is_handed_over_like_all_else() {
+    let mut site = site();
+    site.poll_well();
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+    assert!(backfills(&site)[0]["done"].is_string());
+    // Wazuh was restarted while it still had that run's output.
+    site.restart_wazuh();
+    assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+    assert_eq!(site.poll_well().text(), "");
+    site.restart_wazuh();
+    assert_eq!(site.poll_well().text(), "", "that one was proven");
+}
+
+#[test]
+fn several_windows_of_a_stream_are_worked_off_one_after_the_other() {
+    let site = site();
+    site.poll_well();
+    for window in [["7d", "5d"], ["4d", "1d"]] {
+        let args = ["backfill", "--from", window[0], "--to", window[1], "--content-type", GENERAL];
+        site.admin(&args).well();
+    }
+    assert_eq!(site.poll_well().ids(), ["6d"]);
+    assert_eq!(site.poll_well().ids(), ["3d"]);
+    assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn here_and_now_it_goes_to_stdout_and_the_state_is_left_alone() {
+    let site = site();
+    site.poll_well();
+    let before = (site.state(), fs::metadata(site.path(STATE)).unwrap().ino());
+    let run = site.admin(&["backfill", "--from", "4d", "--to", "1h", "--stdout"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", run.stdout);
+    assert!(
+        lines.iter().all(|line| line.starts_with(r#"{"integration":"office365","office365":{"#))
+    );
+    assert!(run.stdout.contains(r#""Id":"3d""#) && run.stdout.contains(r#""Id":"2h""#));
+    assert!(run.stderr.contains(": 2 events from 2 blobs; done\n"), "{}", run.stderr);
+    assert!(!run.stderr.contains('\r'), "the bar is for terminals");
+    assert_eq!((site.state(), fs::metadata(site.path(STATE)).unwrap().ino()), before);
+    assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn a_terminal_gets_a_progress_bar() {
+    let site = site();
+    let mut command = site.admin_command(&["backfill", "--from", "4d", "--stdout"]);
+    command.arg("--content-type").arg(GENERAL);
+    let (screen, code) = on_a_terminal(command);
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("\r[") && screen.contains(" %  "), "{screen}");
+    assert!(screen.contains(r#""Id":"3d""#), "{screen}");
+}
+
+#[test]
+fn here_and_now_what_fails_is_said_and_what_is_slowed_down_is_waited_for() {
+    let site = site();
+    let bad = r#"{"error":"invalid_client","error_description":"AADSTS7000222: old.","error_codes":[7000222]}"#;
+    site.simulator.fault(Fault::on(Call::Token).respond(401, bad));
+    let args = ["backfill", "--from", "4d", "--stdout", "--content-type", GENERAL];
+    let run = site.admin(&args);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.contains("AADSTS7000222: old. - the client secret has expired"), "{run:?}");
+    assert!(run.stderr.contains("not all of it could be written"), "{run:?}");
+
+    // Longer than a poll would wait for.
+    let slow = r#"{"error":{"code":"AF429","message":"Too many requests."}}"#;
+    let fault = Fault::on(Call::Fetch).respond(429, slow).header("Retry-After", "11");
+    site.simulator.fault(fault);
+    let run = site.admin(&args);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), 2, "{}", run.stderr);
+
+    let expired = r#"{"error":{"code":"AF20051","message":"expired"}}"#;
+    site.simulator.fault(Fault::on(Call::Fetch).respond(400, expired));
+    let run = site.admin(&args);
+    assert_eq!(run.stdout.lines().count(), 2, "an event and a gap: {}", run.stdout);
+    assert!(run.stdout.contains(r#""notice":"gap""#) && run.stderr.contains("AF20051"));
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused() {
+    let site = site();
+    site.configure_one("");
+    let later = (site.now() + Duration::hours(1)).format(&Rfc3339).unwrap();
+    for (args, expected) in [
+        (&["--from", "8d"][..], "is not within the 7 days before"),
+        (&["--from", &later], "is not within the 7 days before"),
+        (&["--from", "1d", "--to", "2d"], "is not between --from"),
+        (&["--from", "1d", "--to", &later], "is not between --from"),
+        (&["--from", "1d", "--tenant", "nobody"], "there is no tenant \"nobody\""),
+        (&["--from", "1d", "--content-type", "DLP.All"], "none of the subscriptions"),
+    ] {
+        let run = site.admin(&[&["backfill"], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(run.stderr.contains(expected), "{args:?}: {}", run.stderr);
+    }
+    assert!(!site.path(STATE).exists());
+}
+
+#[test]
+fn queueing_waits_for_a_running_poll() {
+    let site = site();
+    site.poll_well();
+    site.simulator.fault(Fault::on(Call::Content).hang());
+    site.simulator.clear_requests();
+    let poll = site.host().begin(&site.command(), Options::default());
+    let listing = |requests: &[office365_simulator::Request]| {
+        requests.iter().any(|request| request.call == Some(Call::Content))
+    };
+    assert!(site.simulator.wait_for(PATIENCE, listing));
+    let mut command = site.admin_command(&["backfill", "--from", "4d", "--content-type", GENERAL]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 64];
+    let read = std::io::Read::read(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+    let said = String::from_utf8_lossy(&said[..read]).into_owned();
+    assert!(said.starts_with("wodle-office365: waiting for a running poll to end"), "{said}");
+    poll.terminate();
+    poll.end();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+}
+
+#[test]
+fn without_a_network_it_is_queued_all_the_same() {
+    let site = site();
+    site.poll_well();
+    site.simulator.fault(Fault::on(Call::Token).respond(503, "busy").always());
+    let told = site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    assert!(told.contains("How much that is can't be told (") && told.contains("8640000 a day"));
+    assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+}
+
+#[test]
+fn max_eps_of_wazuh_counts_in_the_estimate() {
+    let site = site();
+    site.poll_well();
+    fs::write(site.path("etc/local_internal_options.conf"), "wazuh_modules.max_eps=500\n").unwrap();
+    let records: Vec<_> = (0..1500).map(|n| record(&n.to_string())).collect();
+    site.simulator.publish(TENANT, GENERAL, Blob::new(site.now() - Duration::hours(20), &records));
+    let args = ["backfill", "--from", "21h", "--to", "19h", "--content-type", GENERAL];
+    let told = site.admin(&args).well();
+    assert!(told.contains("about 1500 events in 1 blobs"), "{told}");
+    assert!(
+        told.contains("at most 500 events a second") && told.contains("it needs 3 s"),
+        "{told}"
+    );
+}

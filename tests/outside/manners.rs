@@ -39,6 +39,12 @@ fn log_levels_are_obeyed() {
         site.poll_well();
         assert_eq!(site.log().lines().count(), lines, "{level}: {}", site.log());
     }
+    let requests = site.log();
+    let listing = requests.lines().find(|line| line.contains("contentType=Audit.General"));
+    let listing = listing.expect(&requests);
+    assert!(listing.contains(" DEBUG: HTTP 200 in "), "{listing}");
+    assert!(listing.contains(" ms: GET 127.0.0.1/api/v1.0/") && listing.contains("&startTime=20"));
+    assert!(!listing.contains("PublisherIdentifier"), "{listing}");
     site.clear_log();
     let mut command = site.command();
     command.args(["--log-level", "error"]);

@@ -235,7 +235,7 @@ fn notices_that_find_no_room_wait_in_the_state() {
     // Together three times what a run takes of notices.
     for n in 0..600 {
         let created = site.now() - Duration::hours(2) + Duration::seconds(n);
-        let long = format!("{n:04}{}", "x".repeat(400));
+        let long = format!("{n:04}{}", "x".repeat(340));
         let gone = Blob::new(created, &[record("x")]).expires(site.now() - Duration::minutes(1));
         site.simulator.publish(TENANT, GENERAL, gone.id(long));
     }
