@@ -5,6 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use wodle_office365::auth::{Credentials, TokenRequest, classify_login, parse_grant};
+use wodle_office365::config;
 use wodle_office365::content::{ContentType, classify, parse_listing, parse_subscriptions};
 use wodle_office365::secret::Secret;
 use wodle_office365::state::{
@@ -151,6 +152,9 @@ fn check_state(input: &[u8], dice: &mut Dice) {
         for stream in tenant.streams.values_mut() {
             run(stream, &clock, dice);
         }
+        for backfill in &mut tenant.backfills {
+            run(&mut backfill.stream, &clock, dice);
+        }
         after.put_tenant(name, tenant, now);
     }
     after.tell_configuration("t", "text", now);
@@ -160,7 +164,9 @@ fn check_state(input: &[u8], dice: &mut Dice) {
         assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
     }
     after.notices_written(dice.size_below(3), dice.pick(&[false, true]));
-    after.end_poll(now, offset, 60, state.turns.clone());
+    if let Ok(config) = config::parse("f", b"<office365><enabled>no</enabled></office365>") {
+        after.end_poll(now, offset, &config, state.turns.clone());
+    }
     check_survives(&after);
 }
 
