@@ -31,6 +31,7 @@ pub(super) struct TenantCheck<'a> {
     tenant: &'a config::Tenant,
     clock: Arc<Clock>,
     api: Api,
+    signed_in: bool,
     findings: Findings,
 }
 
@@ -39,7 +40,8 @@ impl<'a> TenantCheck<'a> {
         let clock = Arc::new(Clock::new(context.state.clock_offset));
         let http = Arc::clone(&context.http);
         let api = Api { http, clock: Arc::clone(&clock), max_held: context.config.max_held };
-        Self { context, tenant, clock, api, findings: Findings::of(&tenant.tenant_id) }
+        let findings = Findings::of(&tenant.tenant_id);
+        Self { context, tenant, clock, api, signed_in: false, findings }
     }
 
     pub(super) fn run(mut self) -> Findings {
@@ -178,6 +180,7 @@ impl<'a> TenantCheck<'a> {
             Ok(access) => access,
             Err(trouble) => return self.failed("login", &trouble),
         };
+        self.signed_in = true;
         self.findings.guid = Some(access.guid.to_ascii_lowercase());
         let by = match credentials {
             Credentials::ClientSecret(_) => "a client secret",
@@ -343,7 +346,7 @@ impl<'a> TenantCheck<'a> {
             self.findings.ok("state", "no poll has begun with this tenant yet");
             return;
         };
-        if let Some(error) = &tenant.health.last_error {
+        if let Some(error) = tenant.health.last_error.as_ref().filter(|_| self.signed_in) {
             self.findings.warning("state", format!("the last poll failed: {error}"));
         }
         for content_type in &self.context.config.subscriptions {

@@ -16,9 +16,6 @@ use crate::host::{Host, Options, Queue};
 
 const STREAMS: [&str; 2] = ["Audit.General", "Audit.Exchange"];
 
-/// How often something goes down.
-const BLOWS: u32 = 200;
-
 /// Repeatable as far as the machine is.
 struct Dice(TestRng);
 
@@ -64,23 +61,58 @@ impl Growing<'_> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "what was done is the result, with --nocapture")]
 fn whatever_goes_down_every_event_gets_through_and_few_come_twice() {
-    let seed = b"2026-11-23 03:24";
-    let mut dice = Dice(TestRng::from_seed(RngAlgorithm::XorShift, seed));
+    let dice = Dice(TestRng::from_seed(RngAlgorithm::XorShift, b"2026-11-23 03:24"));
     let site = Site::new();
-    let options = "<only_future_events>no</only_future_events><max_output>256k</max_output>\
-                   <max_connections>4</max_connections>";
-    site.configure_with(options, &site.api_auth(TENANT, CLIENT, SECRET), &STREAMS);
+    configure(&site, "no");
+    storm(Growing { site: &site, ids: Vec::new() }, dice, 200);
+}
+
+#[test]
+fn so_does_every_event_of_a_backfill() {
+    let dice = Dice(TestRng::from_seed(RngAlgorithm::XorShift, b"2026-11-23 21:24"));
+    let site = Site::new();
+    configure(&site, "yes");
+    for name in STREAMS {
+        site.simulator.set_subscription(TENANT, name, Some("enabled"));
+    }
+    // The live streams begin here.
+    site.poll_well();
+    let mut tenant = Growing { site: &site, ids: Vec::new() };
+    for n in 0..400 {
+        let ids = [format!("old {n}"), format!("older {n}")];
+        let blob = Blob::new(
+            site.now() - time::Duration::minutes(16 * n + 5),
+            &ids.each_ref().map(|id| record(id)),
+        );
+        site.simulator.publish(TENANT, STREAMS[usize::from(n % 2 == 0)], blob);
+        tenant.ids.extend(ids);
+    }
+    site.admin(&["backfill", "--from", "6d"]).well();
+    site.simulator.advance(time::Duration::minutes(31));
+    storm(tenant, dice, 40);
+}
+
+fn configure(site: &Site, only_future_events: &str) {
+    let options = format!(
+        "<only_future_events>{only_future_events}</only_future_events><max_output>256k</max_output>\
+         <max_connections>4</max_connections>"
+    );
+    site.configure_with(&options, &site.api_auth(TENANT, CLIENT, SECRET), &STREAMS);
+}
+
+/// So many blows at random instants; in the end all that was published has come through.
+#[expect(clippy::print_stdout, reason = "what was done is the result, with --nocapture")]
+fn storm(mut tenant: Growing<'_>, mut dice: Dice, blows: u32) {
+    let site = tenant.site;
     let mut queue = Queue::bind(&site.path(""));
     let start = || {
         let (pause, interval) = (Duration::from_micros(200), Duration::from_millis(2));
         Host::start_loop(&site.path(""), &site.command(), Options::default(), pause, interval)
     };
     let mut host = start();
-    let mut tenant = Growing { site: &site, ids: Vec::new() };
     let (mut terms, mut kills, mut restarts, mut queues) = (0, 0, 0, 0);
-    for _ in 0..BLOWS {
+    for _ in 0..blows {
         for _ in 0..dice.below(4) {
             tenant.grow(&mut dice);
             let _ = host.drained();
@@ -107,8 +139,8 @@ fn whatever_goes_down_every_event_gets_through_and_few_come_twice() {
             _ => {
                 queues += 1;
                 // A socket that goes before a run of this daemon has seen it leaves no trace.
-                while handover(&site)["modulesd"]["pid"] != host.pid().as_raw_pid()
-                    || handover(&site)["queue"] == Value::Null
+                while handover(site)["modulesd"]["pid"] != host.pid().as_raw_pid()
+                    || handover(site)["queue"] == Value::Null
                 {
                     let _ = host.drained();
                 }
