@@ -14,9 +14,10 @@ use crate::error::Error;
 use crate::logging;
 use crate::ossec::DEFAULT_MAX_EPS;
 use crate::setup::{network, read_config, tenants_named, wait_for_lock};
-use crate::state::{Backfill, RETENTION, State};
+use crate::state::{Backfill, RETENTION, State, Stream};
 use crate::store::{Home, Loaded};
 use crate::timestamp::{MINUTE, Timestamp, age};
+use crate::words::of;
 
 /// No more of them wait in a tenant.
 const MOST_BACKFILLS: usize = 100;
@@ -97,15 +98,17 @@ fn queue(home: &Home, config: &Config, window: &PastWindow) -> Result<String, Er
         let kept = state.tenants.entry(tenant_id.clone()).or_default();
         for content_type in &past.content_types {
             let mut backfill = past.backfill(*content_type);
-            if let Some(live) = kept.streams.get(content_type) {
-                backfill.end_before(live.position);
-            }
+            // A stream that has not begun will begin there.
+            let bookmark = || home.native_bookmark(&tenant.tenant_id, *content_type);
+            let first = || Stream::first(config.only_future_events, bookmark(), past.now).position;
+            let live = kept.streams.get(content_type).map(|live| live.position);
+            backfill.end_before(live.unwrap_or_else(first));
             let (from, until) = (backfill.from, backfill.until);
             if until <= from {
                 let _ = writeln!(
                     text,
                     "{tenant_id} {content_type}: nothing to do, for the next polls bring all since \
-                     {until} anyway"
+                     {from} anyway"
                 );
                 continue;
             }
@@ -153,10 +156,12 @@ fn drained(estimate: Result<Estimate, String>, max_eps: u64) -> String {
             format!("The API lists no content in it; {max}.\n")
         }
         Ok(Estimate { events, blobs, whole }) => {
-            let seconds = i64::try_from(events.div_ceil(max_eps)).unwrap_or(i64::MAX);
+            let (count, blobs) = (events, of(blobs, "blob"));
+            let events = of(events, "event");
+            let seconds = i64::try_from(count.div_ceil(max_eps)).unwrap_or(i64::MAX);
             let about = if whole { "about" } else { "at a rough guess, some" };
             format!(
-                "That is {about} {events} events in {blobs} blobs; {max}: it needs {} for them, in \
+                "That is {about} {events} in {blobs}; {max}: it needs {} for them, in \
                  which live events come later. With a higher max_eps (at most 1000, in \
                  HOME/etc/local_internal_options.conf) it takes less.\n",
                 age(seconds.max(1))

@@ -55,7 +55,7 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
     let config = match read_config(request.common, &home) {
         Ok(config) => config,
         Err(error) => {
-            general.failure("configuration", error.to_string());
+            general.failure("configuration", files::unusable(&home, request.common, &error));
             return Ok((shown(request, &Report::of(general)), 2));
         }
     };

@@ -355,6 +355,7 @@ impl Folder {
                     newest.display()
                 )));
             }
+            Err(Unreadable::Denied(why)) => return Err(denied(&newest, &why)),
             Err(Unreadable::Damage(why)) => Some(why),
         };
         let found = read_state(&previous);
@@ -375,6 +376,7 @@ impl Folder {
             }
             other => {
                 let why = match other {
+                    Err(Unreadable::Denied(why)) => return Err(denied(&previous, &why)),
                     Err(Unreadable::Damage(why)) => why,
                     Err(Unreadable::Version(version)) => format!("it is of version {version}"),
                     Ok(_) => "it is missing".to_owned(),
@@ -486,7 +488,13 @@ pub struct Loaded {
 
 enum Unreadable {
     Version(u64),
+    /// Whoever runs this may not read it.
+    Denied(String),
     Damage(String),
+}
+
+fn denied(path: &Path, why: &str) -> Error {
+    Error::Setup(format!("{} can't be read: {why}; run this as root", path.display()))
 }
 
 /// The state in a file; none where there is no such file.
@@ -494,6 +502,9 @@ fn read_state(path: &Path) -> Result<Option<State>, Unreadable> {
     let bytes = match open_regular(path).and_then(|file| read_at_most(file, MOST_STATE)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Unreadable::Denied(error.to_string()));
+        }
         Err(error) => return Err(Unreadable::Damage(error.to_string())),
     };
     match State::parse(&bytes) {

@@ -52,6 +52,12 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// So many of something, in words: `1 blob`, `5 blobs`.
+#[must_use]
+pub fn of(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Whether two names differ by so little that one was surely meant for the other: one letter
 /// changed, added or left out, or two exchanged.
 #[must_use]

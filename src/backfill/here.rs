@@ -23,6 +23,7 @@ use crate::setup::network;
 use crate::state::{State, Tenant};
 use crate::store::Home;
 use crate::tokens::Tokens;
+use crate::words::of;
 
 /// How often the progress is shown.
 const SHOW: Duration = Duration::from_millis(200);
@@ -147,7 +148,7 @@ fn told(report: &Report, past: &Past) -> u8 {
         backfills.any(|backfill| !backfill.is_over())
     };
     let (from, to) = (past.from, past.to);
-    let (events, blobs) = (report.events, report.blobs);
+    let (events, blobs) = (of(report.events, "event"), of(report.blobs, "blob"));
     let how = if broken_off {
         "broken off"
     } else if report.failed || unfinished() {
@@ -155,7 +156,7 @@ fn told(report: &Report, past: &Past) -> u8 {
     } else {
         "done"
     };
-    say(&mut stderr, format!("{from} to {to}: {events} events from {blobs} blobs; {how}"));
+    say(&mut stderr, format!("{from} to {to}: {events} from {blobs}; {how}"));
     match how {
         _ if misconfigured => 2,
         "done" => 0,

@@ -7,6 +7,7 @@ use super::finding::Findings;
 use super::{config_name, open_log};
 use crate::args::{Common, ConfigSource};
 use crate::config::{Config, Credential};
+use crate::error::Error;
 use crate::http::Network;
 use crate::state::State;
 use crate::store::Home;
@@ -27,6 +28,19 @@ pub(super) fn log(home: &Home, findings: &mut Findings) {
             "Wazuh runs polls as root, and you are somebody else: what you may do, or not, says \
              nothing about them; run check with sudo",
         );
+    }
+}
+
+/// Why the configuration can't be used.
+pub(super) fn unusable(home: &Home, common: &Common, error: &Error) -> String {
+    match error {
+        Error::Config(error) => error.to_string(),
+        _ if common.config == ConfigSource::Default && !home.config().exists() => format!(
+            "{} is not there: put the commented example wodle-office365.conf there (it comes with \
+             the guide), owner root, group wazuh, mode 0640, with your own ids and secret",
+            home.config().display()
+        ),
+        error => error.to_string(),
     }
 }
 

@@ -6,7 +6,7 @@ use log::Level;
 use serde::Serialize;
 
 use crate::content::ContentType;
-use crate::words::one_line;
+use crate::words::{of, one_line};
 
 /// How something was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -155,13 +155,7 @@ impl Report {
                 let _ = writeln!(text, "{paint}{mark}{plain}  {check:width$}  {what}{found}");
             }
         }
-        let plural = |count: usize, what: &str| match count {
-            1 => format!("1 {what}"),
-            count => format!("{count} {what}s"),
-        };
-        let failures = plural(self.failures(), "failure");
-        let warnings = plural(self.count(Mark::Warning), "warning");
-        let _ = writeln!(text, "\n{failures}, {warnings}");
+        let _ = writeln!(text, "\n{}", self.summary());
         text
     }
 
@@ -187,8 +181,13 @@ impl Report {
             };
             log::log!(level, "check: {}: {}{}", finding.check, finding.whose(), finding.text);
         }
-        let (failures, warnings) = (self.failures(), self.count(Mark::Warning));
-        log::info!("check: {failures} failures, {warnings} warnings");
+        log::info!("check: {}", self.summary());
+    }
+
+    fn summary(&self) -> String {
+        let count = |mark| self.count(mark) as u64;
+        let failures = of(count(Mark::Failure), "failure");
+        format!("{failures}, {}", of(count(Mark::Warning), "warning"))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::credentials;
 use crate::http::Stage;
 use crate::state::{CLOCK_TOLERANCE, Window};
 use crate::timestamp::{DAY, MINUTE, age};
+use crate::words::of;
 
 /// A request that may go better the next time is sent so often.
 const TRIES: u32 = 3;
@@ -146,6 +147,10 @@ impl<'a> TenantCheck<'a> {
                     };
                     self.findings.failure(check, format!("{host}: {why}"));
                     well = false;
+                    if stage == Stage::Proxy {
+                        // The other host is behind it as well.
+                        break;
+                    }
                 }
             }
         }
@@ -308,7 +313,12 @@ impl<'a> TenantCheck<'a> {
                           Purview portal > Solutions > Audit)"
                             .to_owned()
                     }
-                    count => format!("{count}{more} content blobs within the last 24 hours"),
+                    count => {
+                        format!(
+                            "{}{more} within the last 24 hours",
+                            of(count as u64, "content blob")
+                        )
+                    }
                 };
                 self.findings.ok("listing", found);
             }
@@ -354,9 +364,10 @@ impl<'a> TenantCheck<'a> {
                 self.findings.ok("state", "no poll has begun with it yet").in_stream(*content_type);
                 continue;
             };
-            let (lag, waiting) = (stream.lag(now), stream.waiting.len());
+            let lag = stream.lag(now);
+            let waiting = of(stream.waiting.len() as u64, "blob");
             let found =
-                format!("position {}, lag {}, {waiting} blobs waiting", stream.position, age(lag));
+                format!("position {}, lag {}, {waiting} waiting", stream.position, age(lag));
             match &stream.health.last_error {
                 Some(error) => self
                     .findings

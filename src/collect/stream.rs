@@ -470,10 +470,12 @@ impl StreamRun {
             None => {
                 self.relists = 0;
                 self.listed_to = Some(window.end.min(now));
-                // What became available while this run lists is the next run's.
-                let behind = now.since(window.end) > MINUTE;
-                let more = self.past.is_none_or(|past| window.end < past.until);
-                if behind && more { Walk::From(window.end.max(window.from)) } else { Walk::Done }
+                let more = match self.past {
+                    // What became available while this run lists is the next run's.
+                    None => now.since(window.end) > MINUTE,
+                    Some(past) => window.end < past.until.min(now),
+                };
+                if more { Walk::From(window.end.max(window.from)) } else { Walk::Done }
             }
         };
         Ok(())

@@ -43,7 +43,7 @@ impl Backfill {
 
     /// What became available from `position` on is the live stream's.
     pub fn end_before(&mut self, position: Timestamp) {
-        self.until = self.until.min(position);
+        self.until = self.until.min(position).max(self.from);
     }
 
     /// Whether nothing of it is left to be listed or written.
@@ -85,6 +85,9 @@ mod tests {
         backfill.end_before(at(2 * HOUR));
         backfill.end_before(at(HOUR));
         assert_eq!(backfill.until, at(2 * HOUR));
+        let mut none = Backfill::new(ContentType::General, at(5 * HOUR), at(HOUR), at(0));
+        none.end_before(at(6 * HOUR));
+        assert!(none.until == none.from && none.is_over());
         assert!(backfill.end_run(at(0)) && backfill.done.is_none());
         backfill.stream.position = at(2 * HOUR);
         let blob =

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{BackfillView, StreamView, TenantView, View};
 use crate::timestamp::{Timestamp, age};
+use crate::words::of;
 
 const COLUMNS: usize = 9;
 
@@ -91,10 +92,7 @@ fn of_tenant(text: &mut String, tenant: &TenantView<'_>, now: Timestamp) {
 fn row(stream: &StreamView<'_>, now: Timestamp) -> [String; COLUMNS] {
     let last_success =
         stream.last_success.map_or("never".to_owned(), |last| format!("{} ago", ago(now, last)));
-    let tally = |tally: &super::Tally| match tally.blobs {
-        1 => format!("{} in 1 blob", tally.events),
-        blobs => format!("{} in {blobs} blobs", tally.events),
-    };
+    let tally = |tally: &super::Tally| format!("{} in {}", tally.events, of(tally.blobs, "blob"));
     let waiting = match stream.waiting_failed {
         0 => stream.waiting.to_string(),
         failed => format!("{} ({failed} failed)", stream.waiting),
@@ -130,13 +128,14 @@ fn of_backfill(text: &mut String, backfill: &BackfillView<'_>) {
     let how_far = match done {
         Some(done) => format!("done at {done}"),
         None => format!(
-            "listed to {position} ({} %), {waiting} blobs waiting",
-            position.since(*from).clamp(0, whole) * 100 / whole
+            "listed to {position} ({} %), {} waiting",
+            position.since(*from).clamp(0, whole) * 100 / whole,
+            of(*waiting as u64, "blob")
         ),
     };
     let _ = writeln!(
         text,
-        "  backfill of {content_type} from {from} to {to}: {how_far}; {} events written",
-        in_all.events
+        "  backfill of {content_type} from {from} to {to}: {how_far}; {} written",
+        of(in_all.events, "event")
     );
 }

@@ -39,7 +39,7 @@ fn the_next_polls_bring_a_past_window_once() {
     let told = site.admin(&["backfill", "--from", "5d", "--to", "1d", "--tenant", TENANT]).well();
     assert_eq!(told.matches(": queued from ").count(), 5, "{told}");
     assert!(
-        told.contains("That is about 1 events in 1 blobs; of a wodle Wazuh sends on at most 100")
+        told.contains("That is about 1 event in 1 blob; of a wodle Wazuh sends on at most 100")
     );
     assert!(told.contains("wodle-office365 status shows how far they are"), "{told}");
     let queued = backfills(&site);
@@ -88,9 +88,11 @@ fn a_window_may_be_queued_before_the_first_poll() {
     // A first run that takes all there is brings it anyway.
     let site = Site::new();
     site.publish(GENERAL, Duration::days(3), &["3d"]);
-    site.admin(&["backfill", "--from", "4d"]).well();
+    let told = site.admin(&["backfill", "--from", "4d"]).well();
+    assert_eq!(told.matches("nothing to do, for the next polls bring all since ").count(), 5);
     assert_eq!(site.poll_well().ids(), ["3d"]);
     assert_eq!(site.poll_well().text(), "");
+    assert!(backfills(&site).is_empty());
 }
 
 #[test]
@@ -209,6 +211,29 @@ fn here_and_now_it_goes_to_stdout_and_the_state_is_left_alone() {
 }
 
 #[test]
+fn windows_of_any_length_are_listed_to_their_end() {
+    let site = site();
+    for (from, to, expected) in
+        [("1d", "0m", 1), ("24h", "1s", 1), ("7d", "0m", 3), ("7d", "6d", 0), ("3h", "1h", 1)]
+    {
+        let to = if to == "0m" { vec![] } else { vec!["--to", to] };
+        let args = [&["backfill", "--stdout", "--from", from, "--content-type", GENERAL][..], &to];
+        let run = site.admin(&args.concat());
+        assert_eq!(run.code, Some(0), "{from}: {}", run.stderr);
+        assert_eq!(run.stdout.lines().count(), expected, "{from} {to:?}");
+        site.admin(&[&["backfill", "--from", from, "--content-type", GENERAL][..], &to].concat())
+            .well();
+    }
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.extend(site.poll_well().ids());
+    }
+    ids.sort();
+    assert_eq!(ids, ["2h", "2h", "2h", "2h", "3d", "6d"]);
+    assert!(backfills(&site).iter().all(|b| b["done"].is_string()));
+}
+
+#[test]
 fn a_terminal_gets_a_progress_bar() {
     let site = site();
     let mut command = site.admin_command(&["backfill", "--from", "4d", "--stdout"]);
@@ -307,7 +332,7 @@ fn max_eps_of_wazuh_counts_in_the_estimate() {
     site.simulator.publish(TENANT, GENERAL, Blob::new(site.now() - Duration::hours(20), &records));
     let args = ["backfill", "--from", "21h", "--to", "19h", "--content-type", GENERAL];
     let told = site.admin(&args).well();
-    assert!(told.contains("about 1500 events in 1 blobs"), "{told}");
+    assert!(told.contains("about 1500 events in 1 blob"), "{told}");
     assert!(
         told.contains("at most 500 events a second") && told.contains("it needs 3 s"),
         "{told}"

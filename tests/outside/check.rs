@@ -92,9 +92,7 @@ fn all_is_well_and_nothing_is_written_but_the_log() {
         ],
         "{stdout}"
     );
-    assert!(
-        stdout.contains("Audit.AzureActiveDirectory: 1 content blobs within the last 24 hours")
-    );
+    assert!(stdout.contains("Audit.AzureActiveDirectory: 1 content blob within the last 24 hours"));
     assert!(
         stdout.contains("mode 0640") && stdout.contains("ActivityFeed.Read, ActivityFeed.Read")
     );
@@ -304,6 +302,7 @@ fn files_that_polls_would_refuse_are_told() {
     let check = site.admin(&["check"]);
     assert_eq!(check.code, Some(2));
     let line = check.line("FAIL  configuration");
+    assert!(!line.contains("configuration: "), "{line}");
     assert!(
         line.contains(":1:12: <lokback> is no option of <office365>; did you mean <lookback>?")
     );
@@ -312,6 +311,28 @@ fn files_that_polls_would_refuse_are_told() {
         .unwrap();
     let check = site.admin(&["check"]);
     assert!(check.line("warn  configuration").contains("everyone may read it: chmod 0640"));
+}
+
+#[test]
+fn what_a_beginner_has_not_done_yet_is_told() {
+    let site = Site::new();
+    fs::remove_file(site.config()).unwrap();
+    let check = site.admin(&["check"]);
+    assert_eq!(check.code, Some(2));
+    let line = check.line("FAIL  configuration");
+    assert!(line.contains(" is not there: put the commented example wodle-office365.conf there"));
+    // Without sudo.
+    site.configure("");
+    site.poll_well();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    fs::set_permissions(site.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let mut command = site.admin_command(&["status"]);
+    let status = site.run_admin(std::os::unix::process::CommandExt::uid(&mut command, 65_534));
+    assert_eq!(status.code, Some(2));
+    assert!(status.stderr.contains("; run this as root\n"), "{}", status.stderr);
 }
 
 #[test]
