@@ -402,6 +402,7 @@ impl Collector {
                 let outcome = stream.finish(clock, &self.run);
                 let served = report.halt.is_none() || stream.served;
                 let judged = !failed && served && clock.is_some() && stream.is_live();
+                let listed = outcome == Outcome::Succeeded;
                 if let Some(lag) = judged.then(|| stream.state.behind(now)).flatten() {
                     report.notices.push(stream.notice(Kind::Behind, behind(lag)));
                 }
@@ -425,6 +426,9 @@ impl Collector {
                     Some(past) => {
                         if let Some(backfill) = tenant.state.backfills.get_mut(past.index) {
                             backfill.stream = stream.state;
+                            if listed {
+                                backfill.listed(now, self.run.lookback);
+                            }
                             tell_if_over(&tenant.config.tenant_id, backfill);
                         }
                     }

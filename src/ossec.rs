@@ -61,6 +61,7 @@ impl Wodle {
             "m" => 60,
             "h" => 3600,
             "d" => 86_400,
+            "w" => 604_800,
             _ => return None,
         };
         bare(digits)?.checked_mul(factor)

@@ -258,7 +258,7 @@ impl<'a> StreamView<'a> {
 
 impl<'a> BackfillView<'a> {
     fn of(backfill: &'a Backfill) -> Self {
-        let Backfill { content_type, from, until, stream, done } = backfill;
+        let Backfill { content_type, from, until, stream, done, .. } = backfill;
         let (failures, last_error) = in_words(&stream.health);
         Self {
             content_type: *content_type,

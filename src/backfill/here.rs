@@ -145,7 +145,7 @@ fn told(report: &Report, past: &Past) -> u8 {
     let misconfigured = report.tenants.iter().any(|end| end.misconfigured.is_some());
     let unfinished = || {
         let mut backfills = report.tenants.iter().flat_map(|end| &end.state.backfills);
-        backfills.any(|backfill| !backfill.is_over())
+        backfills.any(|backfill| !backfill.is_written())
     };
     let (from, to) = (past.from, past.to);
     let (events, blobs) = (of(report.events, "event"), of(report.blobs, "blob"));

@@ -160,10 +160,15 @@ fn faults(
              judges when a poll is overdue: make them the same",
             ours.interval
         )),
-        None => faults.push(format!(
-            "<interval>{}</interval> is none that Wazuh takes: write it as in 60s or 1m",
-            wodle.interval.as_deref().unwrap_or_default()
-        )),
+        None => faults.push(match wodle.interval.as_deref() {
+            Some(interval) => format!(
+                "<interval>{interval}</interval> is none that Wazuh takes: write it as in 60s or 1m"
+            ),
+            None => format!(
+                "there is no <interval>, so Wazuh starts a poll every two seconds: make it {}s",
+                ours.interval
+            ),
+        }),
         Some(_) => {}
     }
     if wodle.tag.is_empty() {
@@ -287,6 +292,7 @@ mod tests {
                     + "<wodle name=\"command\"><tag>a</tag><command>x</command></wodle>",
                 "its <tag>a</tag> is also that of the block at HOME/etc/ossec.conf:1",
             ),
+            (block(POLL, "").replace("<interval>1m</interval>", ""), "there is no <interval>"),
             (block("wodle-office365 poll", ""), "without its folder"),
             (
                 block(POLL, "<verify_sha256>00aa</verify_sha256>"),

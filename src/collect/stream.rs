@@ -236,11 +236,6 @@ impl StreamRun {
         }
     }
 
-    /// How far behind its position it is listed again.
-    fn lookback(&self, run: &RunContext) -> i64 {
-        if self.is_live() { run.lookback } else { 0 }
-    }
-
     /// How far a past window is listed, as a share of it.
     pub(super) fn listed(&self) -> f64 {
         let Some(Past { from, until, .. }) = self.past else {
@@ -311,7 +306,7 @@ impl StreamRun {
         now: Timestamp,
         run: &RunContext,
     ) -> Option<(Window, Option<String>)> {
-        let lookback = self.lookback(run);
+        let lookback = run.lookback;
         if self.walk == Walk::New {
             self.correct_clock(clock, lookback);
             self.walk = Walk::From(self.state.listing_start(lookback));
@@ -573,7 +568,7 @@ impl StreamRun {
 
     /// Brings the stream's state to its end of the run, and says how that was for it.
     pub(super) fn finish(&mut self, clock: Option<ClockReading>, run: &RunContext) -> Outcome {
-        let lookback = self.lookback(run);
+        let lookback = run.lookback;
         if self.correct_clock(clock, lookback) {
             // This run has listed from where it stood before.
             self.listed_to = None;

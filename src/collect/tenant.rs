@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, is_guid};
 use crate::content::ContentType;
 use crate::health::{Failure, Outcome};
-use crate::state::{Backfill, ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
+use crate::state::{ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
 
@@ -207,12 +207,16 @@ impl TenantRun {
         self.state = state;
     }
 
-    /// Begins with the first backfill of each content type that is not over.
+    /// Begins with one backfill of each content type: the first that is not written, else the first that
+    /// is not over.
     fn take_backfills(&mut self, state: &Tenant, content_types: &[ContentType], now: Timestamp) {
         for name in content_types {
-            let mut backfills = state.backfills.iter().enumerate();
-            let is_next = |(_, b): &(usize, &Backfill)| b.content_type == *name && !b.is_over();
-            if let Some(next) = backfills.find(is_next) {
+            let of_it = || {
+                let backfills = state.backfills.iter().enumerate();
+                backfills.filter(|(_, backfill)| backfill.content_type == *name)
+            };
+            let next = of_it().find(|(_, backfill)| !backfill.is_written());
+            if let Some(next) = next.or_else(|| of_it().find(|(_, backfill)| !backfill.is_over())) {
                 let live = self.live().find(|stream| stream.content_type == *name);
                 let past = StreamRun::of_the_past(&self.config, next, live, now);
                 self.streams.push(past);

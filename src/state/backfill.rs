@@ -21,6 +21,9 @@ pub struct Backfill {
     pub until: Timestamp,
     /// How far it is.
     pub stream: Stream,
+    /// It was listed to its end so long after that end that nothing of it becomes listable any more.
+    #[serde(default)]
+    settled: bool,
     /// When all of it had been written; none as long as something is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<Timestamp>,
@@ -38,7 +41,7 @@ impl Backfill {
     ) -> Self {
         let oldest = now.since(from) >= RETENTION - MINUTE;
         let stream = Stream::of_the_past(from, oldest);
-        Self { content_type, from, until, stream, done: None }
+        Self { content_type, from, until, stream, settled: false, done: None }
     }
 
     /// What became available from `position` on is the live stream's.
@@ -46,10 +49,23 @@ impl Backfill {
         self.until = self.until.min(position).max(self.from);
     }
 
-    /// Whether nothing of it is left to be listed or written.
+    /// Whether all of it was listed, and nothing of that is left to be written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.stream.position >= self.until && self.stream.waiting.is_empty()
+    }
+
+    /// Whether nothing of it is left to be done: as long as content may become available late, it is
+    /// listed again.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.stream.position >= self.until && self.stream.waiting.is_empty()
+        self.is_written() && (self.settled || self.until <= self.from)
+    }
+
+    /// A run has listed it to its end at `now`.
+    pub fn listed(&mut self, now: Timestamp, lookback: i64) {
+        let is_whole = self.stream.position >= self.until;
+        self.settled |= is_whole && now.since(self.until) >= lookback;
     }
 
     /// Takes a run down at `now`; false when it can be forgotten.
@@ -90,6 +106,10 @@ mod tests {
         assert!(none.until == none.from && none.is_over());
         assert!(backfill.end_run(at(0)) && backfill.done.is_none());
         backfill.stream.position = at(2 * HOUR);
+        backfill.listed(at(HOUR + 1), HOUR);
+        assert!(backfill.is_written() && !backfill.is_over(), "some may become listable yet");
+        backfill.listed(at(0), HOUR);
+        assert!(backfill.is_over());
         let blob =
             Blob { id: "b".to_owned(), uri: String::new(), created: Some(at(HOUR)), expires: None };
         backfill.stream.waiting.push(Waiting::new(blob, at(0)));

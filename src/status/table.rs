@@ -127,6 +127,9 @@ fn of_backfill(text: &mut String, backfill: &BackfillView<'_>) {
     let whole = to.since(*from).max(1);
     let how_far = match done {
         Some(done) => format!("done at {done}"),
+        None if *position >= *to && *waiting == 0 => {
+            "written; it is listed again for a while, for what becomes available late".to_owned()
+        }
         None => format!(
             "listed to {position} ({} %), {} waiting",
             position.since(*from).clamp(0, whole) * 100 / whole,

@@ -112,7 +112,7 @@ fn live_events_come_first_and_a_full_run_goes_on_in_the_next() {
     for day in 1..=4 {
         put(Duration::days(day), &format!("old{day}-"));
     }
-    site.admin(&["backfill", "--from", "6d", "--content-type", GENERAL]).well();
+    site.admin(&["backfill", "--from", "6d", "--to", "2h", "--content-type", GENERAL]).well();
     site.simulator.advance(Duration::minutes(2));
     for n in 0..2 {
         put(Duration::minutes(1), &format!("live{n}-"));
@@ -167,7 +167,8 @@ fn what_fails_waits_and_is_told_and_what_is_lost_is_a_gap() {
 fn it_is_handed_over_like_all_else() {
     let mut site = site();
     site.poll_well();
-    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    let args = ["backfill", "--from", "4d", "--to", "90m", "--content-type", GENERAL];
+    site.admin(&args).well();
     assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
     assert!(backfills(&site)[0]["done"].is_string());
     // Wazuh was restarted while it still had that run's output.
@@ -176,6 +177,26 @@ fn it_is_handed_over_like_all_else() {
     assert_eq!(site.poll_well().text(), "");
     site.restart_wazuh();
     assert_eq!(site.poll_well().text(), "", "that one was proven");
+}
+
+#[test]
+fn what_becomes_available_late_is_found() {
+    let site = site();
+    site.poll_well();
+    let late = Blob::new(site.now() - Duration::minutes(10), &[record("late")]);
+    let when = site.now() + Duration::minutes(20);
+    site.simulator.publish(TENANT, GENERAL, late.listable_at(when));
+    site.admin(&["backfill", "--from", "3h", "--content-type", GENERAL]).well();
+    assert_eq!(site.poll_well().ids(), ["2h"]);
+    site.admin(&["status"]).line("written; it is listed again for a while");
+    site.simulator.advance(Duration::minutes(21));
+    assert_eq!(site.poll_well().ids(), ["late"]);
+    site.simulator.advance(Duration::minutes(40));
+    assert_eq!(site.poll_well().text(), "");
+    assert!(backfills(&site)[0]["done"].is_string());
+    site.simulator.clear_requests();
+    site.poll_well();
+    assert_eq!(site.calls()["content"], 5, "and it costs nothing any more");
 }
 
 #[test]
@@ -227,6 +248,11 @@ fn windows_of_any_length_are_listed_to_their_end() {
     let mut ids = Vec::new();
     for _ in 0..6 {
         ids.extend(site.poll_well().ids());
+    }
+    assert!(backfills(&site).iter().any(|b| b["done"].is_null()), "some may come late");
+    site.simulator.advance(Duration::hours(1));
+    for _ in 0..3 {
+        assert_eq!(site.poll_well().text(), "");
     }
     ids.sort();
     assert_eq!(ids, ["2h", "2h", "2h", "2h", "3d", "6d"]);
