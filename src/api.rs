@@ -9,6 +9,7 @@ use ureq::http::Uri;
 
 use crate::auth::{self, Credentials, Grant, TokenRequest};
 use crate::clock::Clock;
+use crate::codes::AUDITING_OFF;
 use crate::config::{Tenant, is_guid};
 use crate::content::{
     Blob, ContentType, Reaction, Refusal, classify, is_error_body, parse_listing,
@@ -69,7 +70,12 @@ impl From<NoAnswer> for Trouble {
 
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Self {
-        let code = Some(refusal.code.clone()).filter(|code| !code.is_empty());
+        // Free text in a code's place differs every time.
+        let code = match refusal.explanation {
+            Some(explanation) if explanation.code == AUDITING_OFF => AUDITING_OFF.to_owned(),
+            _ => refusal.code.clone(),
+        };
+        let code = Some(code).filter(|code| !code.is_empty());
         Self { reaction: refusal.reaction, text: refusal.to_string(), code, retry_after: None }
     }
 }
@@ -191,7 +197,10 @@ impl Api {
         let body = answer.read_secretly(self.max_held)?;
         if status == 200 {
             return auth::parse_grant(&body).map_err(|why| {
-                Trouble::passing(format!("the login host's answer is unusable: {why}"))
+                Trouble::passing(format!(
+                    "the login host's answer is unusable: {why}; is a proxy, or a page to log in to \
+                     the network, in between?"
+                ))
             });
         }
         let mut refusal = auth::classify_login(status, &body, request.hidden());

@@ -58,8 +58,8 @@ Options of some:
 
 Exit codes:
   0  all well, or nothing to do
-  1  a tenant or a stream failed, or check or status found something wrong;
-     HOME/logs/wodle-office365.log says why
+  1  a tenant or a stream failed, check or status found something wrong, or
+     backfill --stdout was broken off; HOME/logs/wodle-office365.log says why
   2  the command line or the configuration is wrong
 
 See wodle-office365(8), and the guide in /usr/share/doc/wodle-office365.
@@ -319,6 +319,8 @@ fn read(mut parser: lexopt::Parser, raw: &mut Raw) -> Result<Option<Command>, le
             Value(word) if raw.command.is_none() => {
                 raw.command = Some(word.to_string_lossy().into_owned());
             }
+            // `help check` is as good as `check --help`.
+            Value(_) if raw.command.as_deref() == Some("help") => {}
             // Not echoed: a secret may have been put there by mistake.
             Value(_) => return Err("there is one argument too many".into()),
             other @ Short(_) => return Err(other.unexpected()),
@@ -427,7 +429,7 @@ mod tests {
         };
         let table: [(&[&str], Command); 10] = [
             (&["poll", "-h"], Command::Help),
-            (&["help"], Command::Help),
+            (&["help", "check"], Command::Help),
             (&["--version"], Command::Version),
             (
                 &["--to=30m", "reset", "--tenant", "t", "--content-type", "DLP.All"],

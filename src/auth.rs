@@ -237,14 +237,31 @@ pub fn classify_login(status: u16, body: &[u8], hidden: Hidden<'_>) -> LoginRefu
     if !words.is_empty() {
         text = format!("{text} {words}");
     }
-    if let Some(number) = aadsts {
-        text = match explain(&format!("AADSTS{number}")) {
-            Some(explanation) => format!("{text} - {explanation}"),
-            None => format!("{text} - what that means: {LOOK_UP}{number}"),
-        };
-    }
+    text = match aadsts.map(|number| (number, explain(&format!("AADSTS{number}")))) {
+        Some((_, Some(explanation))) => format!("{text} - {explanation}"),
+        Some((number, None)) => format!("{text} - what that means: {LOOK_UP}{number}"),
+        None => format!("{text} - {}", by_status(status)),
+    };
     let passing = matches!(status, 408 | 429 | 500..=599) || aadsts == Some(90_055);
     LoginRefusal { aadsts, text, passing }
+}
+
+/// What an answer means that holds none of the login host's codes.
+fn by_status(status: u16) -> &'static str {
+    match status {
+        300..=399 => {
+            "a redirect, which is never followed: is a proxy, or a page to log in to the \
+                      network, in between?"
+        }
+        407 => "the proxy wants a user and a password: see the option proxy",
+        408 | 429 | 500..=599 => {
+            "a passing fault of the login host or of a gateway: it is tried again"
+        }
+        _ => {
+            "that is no answer of Microsoft's login host: is a proxy or a gateway in between, and is \
+              login_url right, if it is given?"
+        }
+    }
 }
 
 /// The number behind the first `AADSTS` of a text.
@@ -343,6 +360,22 @@ mod tests {
         assert!(
             classify_login(400, br#"{"error":"x","error_codes":[90055]}"#, Hidden(&[])).passing
         );
-        assert_eq!(classify_login(400, b"\x01nonsense\n", Hidden(&[])).text, "HTTP 400 nonsense");
+        assert_eq!(
+            classify_login(400, b"\x01nonsense\n", Hidden(&[])).text,
+            "HTTP 400 nonsense - that is no answer of Microsoft's login host: is a proxy or a gateway \
+             in between, and is login_url right, if it is given?"
+        );
+        assert!(
+            classify_login(302, b"", Hidden(&[]))
+                .text
+                .starts_with("HTTP 302 - a redirect, which is")
+        );
+        let unknown =
+            br#"{"error":"x","error_description":"AADSTS12345: new","error_codes":[12345]}"#;
+        assert_eq!(
+            classify_login(400, unknown, Hidden(&[])).text,
+            "HTTP 400 AADSTS12345: new - what that means: \
+             https://login.microsoftonline.com/error?code=12345"
+        );
     }
 }

@@ -27,7 +27,7 @@ use crate::logging;
 use crate::parent;
 use crate::setup::{network, read_config, tenants_named};
 use crate::state::State;
-use crate::store::Home;
+use crate::store::{AGENT, Home, OSSEC, sha256};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -63,9 +63,10 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
         log::set_max_level(config.log_level);
     }
     files::configuration(&home, request.common, &config, &mut general);
-    let state = files::state(&home, &mut general);
+    let known = files::state(&home, &config, &mut general);
+    let state = known.clone().unwrap_or_default();
     wazuh_side(request, &home, &config, &state, &mut general);
-    let guid = |tenant_id: &str| state.tenants.get(&tenant_id.to_ascii_lowercase())?.guid.clone();
+    let guid = |tenant_id: &str| state.guid_of(tenant_id).map(str::to_owned);
     let tenants = match (config.tenants.as_slice(), request.tenant) {
         ([], None) => Vec::new(),
         (_, named) => tenants_named(&config, named, guid)?,
@@ -78,6 +79,7 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
                 home: &home,
                 config: &config,
                 state: &state,
+                is_known: known.is_some(),
                 http: Arc::new(Http::new(network)),
                 start: request.start,
             };
@@ -96,6 +98,8 @@ struct Context<'a> {
     home: &'a Home,
     config: &'a Config,
     state: &'a State,
+    /// Whether that is the one that polls work with.
+    is_known: bool,
     http: Arc<Http>,
     start: bool,
 }
@@ -112,23 +116,29 @@ fn wazuh_side(
         findings.failure("Wazuh", parent::RESTART);
     }
     let ids = config.tenants.iter().flat_map(|tenant| {
-        let id = tenant.tenant_id.to_ascii_lowercase();
-        let guid = state.tenants.get(&id).and_then(|known| known.guid.clone());
-        [Some(id), guid].into_iter().flatten()
+        let guid = state.guid_of(&tenant.tenant_id).map(str::to_owned);
+        [Some(tenant.tenant_id.to_ascii_lowercase()), guid].into_iter().flatten()
     });
-    let given = &request.common.home;
-    let folder = absolute(given).unwrap_or_else(|_| given.clone());
+    let full = |path: &Path| absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = full(&request.common.home);
     let ours = wazuh::Ours {
         home: &folder,
+        config: match &request.common.config {
+            ConfigSource::Default => Some(full(&home.config())),
+            ConfigSource::File(path) => Some(full(path)),
+            ConfigSource::Stdin => None,
+        },
         tenants: ids.collect(),
-        run_timeout: config.run_timeout,
+        longest_run: config.longest_run(),
         interval: u64::try_from(config.interval).unwrap_or_default(),
+        remote_commands: home.internal_option("wazuh_command.remote_commands") == Some(1),
     };
-    let own = home.read_ossec(Path::new("etc/ossec.conf"));
-    let shared = home.read_ossec(Path::new("etc/shared/agent.conf"));
-    let remote_commands = home.internal_option("wazuh_command.remote_commands") == Some(1);
-    let hash = |path: &Path| crate::store::sha256(path).ok();
-    wazuh::judge(&ours, &own, &shared, remote_commands, hash, findings);
+    let sources = [(OSSEC, false), (AGENT, true)].map(|(path, is_remote)| {
+        let (ossec, unreadable) = home.read_ossec(path);
+        wazuh::Source { path: folder.join(path), ossec, unreadable, is_remote }
+    });
+    let hash = |path: &Path| sha256(path).ok();
+    wazuh::judge(&ours, &sources, hash, findings);
 }
 
 /// Checks the tenants side by side, and gives what was found in their order.
@@ -182,7 +192,8 @@ fn shown(request: &Request<'_>, report: &Report) -> String {
     if request.json {
         return report.json();
     }
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let plain = is_set("NO_COLOR").is_some() || is_set("TERM").is_some_and(|term| term == "dumb");
     report.text(io::stdout().is_terminal() && !plain)
 }
 

@@ -409,7 +409,7 @@ impl Collector {
                 // A tenant's failure silences its streams'.
                 if !failed {
                     if let Outcome::Failed(failure) = &outcome {
-                        log::error!("{} {}: {}", tenant.name(), stream.content_type, failure.text);
+                        log::error!("{} {}: {}", tenant.name(), stream.label(), failure.text);
                         report.failed = true;
                     }
                     of_tenant.insert(Whose::of(&stream), outcome);
@@ -418,19 +418,16 @@ impl Collector {
                 report.events += stream.counts.events;
                 report.blobs += stream.blobs;
                 report.notices.append(&mut stream.notices);
-                match stream.past {
-                    None => {
-                        report.lag = report.lag.max(stream.state.lag(now));
-                        tenant.state.streams.insert(stream.content_type, stream.state);
+                if stream.is_live() {
+                    report.lag = report.lag.max(stream.state.lag(now));
+                    tenant.state.streams.insert(stream.content_type, stream.state);
+                } else if let Some((index, mut backfill)) = stream.into_backfill() {
+                    if listed {
+                        backfill.listed(now, self.run.lookback);
                     }
-                    Some(past) => {
-                        if let Some(backfill) = tenant.state.backfills.get_mut(past.index) {
-                            backfill.stream = stream.state;
-                            if listed {
-                                backfill.listed(now, self.run.lookback);
-                            }
-                            tell_if_over(&tenant.config.tenant_id, backfill);
-                        }
+                    tell_if_over(&tenant.config.tenant_id, &backfill);
+                    if let Some(known) = tenant.state.backfills.get_mut(index) {
+                        *known = backfill;
                     }
                 }
             }
@@ -448,14 +445,16 @@ impl Collector {
             let tenant_id = tenant.tenant_id.as_str();
             let state = &mut tenant.state;
             let live = state.streams.iter_mut();
-            let live = live.map(|(name, s)| (Whose::Stream(*name), Some(*name), &mut s.health));
+            let live =
+                live.map(|(name, s)| (Whose::Stream(*name), Some(*name), None, &mut s.health));
             let past = state.backfills.iter_mut().enumerate().map(|(index, backfill)| {
-                (Whose::Backfill(index), Some(backfill.content_type), &mut backfill.stream.health)
+                let (name, backfilled) = (backfill.content_type, Some(backfill.name()));
+                (Whose::Backfill(index), Some(name), backfilled, &mut backfill.stream.health)
             });
-            let tenant = [(Whose::Tenant, None, &mut state.health)].into_iter();
-            for (whose, content_type, health) in tenant.chain(live).chain(past) {
+            let tenant = [(Whose::Tenant, None, None, &mut state.health)].into_iter();
+            for (whose, content_type, backfill, health) in tenant.chain(live).chain(past) {
                 let outcome = outcomes.remove(&whose).unwrap_or_default();
-                parts.push(Part { tenant_id, content_type, health, outcome });
+                parts.push(Part { tenant_id, content_type, backfill, health, outcome });
             }
         }
         let notices = judge(&mut parts, now);
@@ -475,18 +474,18 @@ enum Whose {
 impl Whose {
     fn of(stream: &StreamRun) -> Self {
         let live = Self::Stream(stream.content_type);
-        stream.past.map_or(live, |past| Self::Backfill(past.index))
+        stream.past.as_ref().map_or(live, |past| Self::Backfill(past.index))
     }
 }
 
 /// Says in the log that a backfill has been written to its end.
 fn tell_if_over(tenant_id: &str, backfill: &Backfill) {
     if backfill.is_over() {
-        let Backfill { content_type, from, until, stream, .. } = backfill;
-        let Tally { events, blobs } = stream.in_all;
+        let Tally { events, blobs } = backfill.stream.in_all;
         log::info!(
-            "{tenant_id} {content_type}: the backfill from {from} to {until} is done: {events} events \
-             from {blobs} blobs"
+            "{tenant_id} {}: the {} is done: {events} events from {blobs} blobs",
+            backfill.content_type,
+            backfill.name()
         );
     }
 }

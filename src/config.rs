@@ -103,6 +103,17 @@ pub struct ConfigError {
     pub text: String,
 }
 
+impl Config {
+    /// A run may go on for so long after `run_timeout`, in seconds: what is in flight may end.
+    pub const MARGIN: u64 = 60;
+
+    /// How long a run may take in all, in seconds: the timeout of the wodle block.
+    #[must_use]
+    pub fn longest_run(&self) -> u64 {
+        self.run_timeout.saturating_add(Self::MARGIN)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
@@ -124,8 +135,10 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
     let text = lossy(bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let fault = |position, text: String| ConfigError { file: file.to_owned(), position, text };
-    let blocks = blocks(text, "office365")
-        .map_err(|at| fault(Some(place(text, at)), "<office365> is never closed".to_owned()))?;
+    let (blocks, unclosed) = blocks(text, "office365");
+    if let Some(at) = unclosed {
+        return Err(fault(Some(place(text, at)), "<office365> is never closed".to_owned()));
+    }
     if blocks.is_empty() {
         return Err(fault(None, "there is no <office365> block in it".to_owned()));
     }

@@ -107,7 +107,8 @@ struct ListingItem {
 /// The body is no listing; the text says in which way.
 pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
     let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body)).map_err(|error| {
-        format!("the answer is no list of content blobs ({})", excerpt(&error.to_string()))
+        let why = excerpt(&error.to_string());
+        format!("the answer is no list of content blobs ({why}): is a proxy in between?")
     })?;
     // They are remembered, so they are bounded; the longest ones seen have 130 and 260 bytes.
     if items.iter().any(|item| item.content_id.len() > 1024 || item.content_uri.len() > 4096) {
@@ -140,7 +141,8 @@ struct Subscription {
 /// The body is no list of subscriptions; the text says in which way.
 pub fn parse_subscriptions(body: &[u8]) -> Result<Vec<ContentType>, String> {
     let items: Vec<Subscription> = serde_json::from_slice(without_bom(body)).map_err(|error| {
-        format!("the answer is no list of subscriptions ({})", excerpt(&error.to_string()))
+        let why = excerpt(&error.to_string());
+        format!("the answer is no list of subscriptions ({why}): is a proxy in between?")
     })?;
     Ok(items
         .iter()
@@ -289,13 +291,24 @@ fn by_status(status: u16) -> (Reaction, Option<Explanation>) {
             Reaction::Refused,
             "a redirect, which is never followed with a token: is a proxy or a sign-in page in between?",
         ),
-        401 => (Reaction::Renew, "the token was not accepted"),
+        401 => (
+            Reaction::Renew,
+            "the token was not accepted: does tenant_id name the tenant, and api_type its cloud?",
+        ),
         407 => (Reaction::Refused, "the proxy wants a user and a password: see the option proxy"),
         429 | 503 => (Reaction::Pause, "the API asks us to slow down"),
         408 | 500..=599 => (Reaction::Retry, "a passing fault of the server or of a gateway"),
         // Only the API's own codes say that content is gone.
         404 | 410 => (Reaction::Refused, "the server, or a gateway, knows nothing at this address"),
-        _ => return (Reaction::Refused, None),
+        403 => (
+            Reaction::Refused,
+            "that is no answer of the API: does a proxy or a firewall forbid it?",
+        ),
+        _ => (
+            Reaction::Refused,
+            "no documented answer: see the Office 365 Management Activity API reference, Errors, and \
+             whether a proxy is in between",
+        ),
     };
     (reaction, Some(Explanation::plain(meaning)))
 }

@@ -72,10 +72,19 @@ pub struct Part<'a> {
     pub tenant_id: &'a str,
     /// The stream; none for the tenant as a whole.
     pub content_type: Option<ContentType>,
+    /// What it is called, where it is a backfill of that stream.
+    pub backfill: Option<String>,
     /// What the state knows of it.
     pub health: &'a mut Health,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl Part<'_> {
+    /// A text about it, which says if it is not the live stream's.
+    fn told(&self, text: &str) -> String {
+        self.backfill.as_ref().map_or(text.to_owned(), |backfill| format!("{backfill}: {text}"))
+    }
 }
 
 /// Whether something that is told once a day is to be told now. A time that lies ahead was taken
@@ -121,8 +130,9 @@ pub fn judge(parts: &mut [Part<'_>], now: Timestamp) -> Vec<Notice> {
         notices.push(Notice::new(Kind::Recovered, "", None, text));
     } else {
         for part in recovered.iter().filter_map(|n| parts.get(*n)) {
-            let text =
-                "it works again; what became available meanwhile has been listed, or will be";
+            let text = part.told(
+                "it works again; what became available meanwhile has been listed, or will be",
+            );
             notices.push(Notice::new(Kind::Recovered, part.tenant_id, part.content_type, text));
         }
     }
@@ -150,8 +160,8 @@ fn failures(
             continue;
         };
         if let (Outcome::Failed(failure), true, None) = (&part.outcome, due(part), &together) {
-            let notice =
-                Notice::new(Kind::Failure, part.tenant_id, part.content_type, &failure.text);
+            let text = part.told(&failure.text);
+            let notice = Notice::new(Kind::Failure, part.tenant_id, part.content_type, text);
             notices.push(notice.code(failure.code.clone()));
             part.health.failure_told = Some(now);
         }
@@ -220,6 +230,7 @@ mod tests {
             .map(|((health, outcome), tenant_id)| Part {
                 tenant_id,
                 content_type: STREAM,
+                backfill: None,
                 health,
                 outcome: outcome.clone(),
             })

@@ -43,12 +43,21 @@ pub fn start_quiet(path: &Path) -> io::Result<()> {
         loggers.push(logger(LineWriter::new(io::stderr())));
     }
     log_to(loggers);
-    std::panic::set_hook(Box::new(|panic| {
+    end_on_panic(false);
+    failed.map_or(Ok(()), Err)
+}
+
+/// Makes panics, in whatever thread, end in exit code 1, with a line in the log; `aloud`, on stderr, too.
+pub fn end_on_panic(aloud: bool) {
+    std::panic::set_hook(Box::new(move |panic| {
         log::error!("this is a fault of wodle-office365, please report it: {panic}");
+        if aloud {
+            let text = "this is a fault of wodle-office365, please report it";
+            let _ = writeln!(io::stderr(), "{text}: {panic}");
+        }
         // Exit, not abort: Wazuh reads death by a signal as success. Nothing has been saved.
         std::process::exit(1);
     }));
-    failed.map_or(Ok(()), Err)
 }
 
 /// Opens the log for a command that a person calls, who is told by stdout and stderr.

@@ -6,19 +6,19 @@ use std::time::Instant;
 
 use wodle_office365::args::{self, Command, HELP};
 use wodle_office365::error::Error;
-use wodle_office365::{backfill, check, poll, reset, status, wodle};
+use wodle_office365::{backfill, check, logging, poll, reset, status, wodle};
 
 fn main() -> ExitCode {
     let begun = Instant::now();
     // Nothing that we make is for others, whatever the umask of who starts us.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    logging::end_on_panic(true);
     let result = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Poll { common, dry_run }) => poll::run(&common, dry_run, begun),
         Ok(Command::Reset { common, tenant, content_type, to }) => {
             reset::run(&common, &tenant, content_type, to).and_then(|text| print(&text))
         }
-        Ok(Command::Backfill { common, window, stdout }) => backfill::run(&common, &window, stdout)
-            .and_then(|(text, code)| print(&text).map(|_| code)),
+        Ok(Command::Backfill { common, window, stdout }) => backfill::run(&common, &window, stdout),
         Ok(Command::Check { common, tenant, start, json }) => {
             let tenant = tenant.as_deref();
             let request = check::Request { common: &common, tenant, start, json };

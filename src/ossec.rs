@@ -4,6 +4,8 @@
 //! Source: Wazuh's reader (`os_xml.c`, `wmodules-command.c`): several roots are legal, no entity is
 //! decoded, nothing is trimmed, numbers may be octal or hexadecimal.
 
+use std::path::PathBuf;
+
 use roxmltree::{Document, Node};
 
 use crate::config::blocks::{blocks, place};
@@ -35,6 +37,13 @@ pub struct Wodle {
 }
 
 impl Wodle {
+    /// Whether it starts this program, with whatever command.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let program = self.arguments().into_iter().next().map(PathBuf::from);
+        program.is_some_and(|path| path.file_name().is_some_and(|name| name == "wodle-office365"))
+    }
+
     /// The arguments of its command, the program first.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
@@ -131,10 +140,8 @@ fn for_each_block(
     unreadable: &mut Vec<u32>,
     mut take: impl FnMut(Node<'_, '_>, u32),
 ) {
-    let found = match blocks(text, name) {
-        Ok(found) => found,
-        Err(at) => return unreadable.push(place(text, at).0),
-    };
+    let (found, unclosed) = blocks(text, name);
+    unreadable.extend(unclosed.map(|at| place(text, at).0));
     for block in found {
         let line = place(text, block.start).0;
         // To Wazuh an ampersand is one like any other character.
@@ -252,6 +259,9 @@ mod tests {
         assert_eq!(tenants(block("no") + &block("yes")), 2);
         assert_eq!(tenants(block("yes") + &block("no")), 0);
         assert_eq!(parse(b"\n<office365>").unreadable, [2]);
+        let good = "<wodle name=\"command\"><tag>a</tag></wodle>\n<wodle name=\"command\">";
+        let ossec = parse(good.as_bytes());
+        assert_eq!((ossec.wodles.len(), ossec.unreadable), (1, vec![2]));
         assert_eq!(parse(b"<wodle name=\"command\"><a></b></wodle>").unreadable, [1]);
         assert_eq!(parse(b""), Ossec::default());
     }

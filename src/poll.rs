@@ -74,7 +74,7 @@ fn poll(
         );
     }
     let folder = home.folder()?;
-    let Some(lock) = lock(&folder, config.run_timeout)? else {
+    let Some(lock) = lock(&folder, config.longest_run())? else {
         return Ok(0);
     };
     let loaded = folder.load_state()?;
@@ -218,11 +218,6 @@ fn start_tenants(
                 let lost_since = state.lost_since.filter(|_| config.only_future_events);
                 let start = bookmark.or(lost_since);
                 let stream = Stream::first(config.only_future_events, start, now);
-                for backfill in &mut kept.backfills {
-                    if backfill.content_type == *content_type {
-                        backfill.end_before(stream.position);
-                    }
-                }
                 log::info!(
                     "{} {content_type}: first run, starting at {}",
                     tenant.tenant_id,

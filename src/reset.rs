@@ -26,7 +26,7 @@ pub fn run(
     let _ = logging::start(&home.log());
     let folder = home.folder()?;
     let _lock = wait_for_lock(&folder)?;
-    let Loaded { mut state, keep_previous } = folder.load_state()?;
+    let Loaded { mut state, keep_previous, .. } = folder.load_state()?;
     let text = reset(&mut state, tenant, content_type, to)?;
     let saved = folder
         .prepare_save(0)
@@ -45,18 +45,28 @@ fn reset(state: &mut State, tenant: &str, name: ContentType, to: When) -> Result
         )));
     }
     let tenant_id = state.tenant_id(tenant);
-    let tenant = state.tenants.get_mut(&tenant_id);
-    let Some(stream) = tenant.and_then(|tenant| tenant.streams.get_mut(&name)) else {
-        return Err(Error::Usage(format!(
-            "there is no stream {tenant_id} {name}; known: {}",
-            known_streams(state)
-        )));
+    let known = known_streams(state);
+    let is_polled = state.is_subscribed(name);
+    let found = state.tenants.get_mut(&tenant_id).map(|tenant| {
+        let polled = tenant.is_configured && is_polled;
+        (tenant.streams.get_mut(&name), &mut tenant.backfills, polled)
+    });
+    let Some((Some(stream), backfills, is_polled)) = found else {
+        return Err(Error::Usage(format!("there is no stream {tenant_id} {name}; known: {known}")));
+    };
+    let polls = if is_polled {
+        "the next polls bring"
+    } else {
+        "the last poll did not have it in its configuration; once it has, polls bring"
     };
     let (was, horizon) = (stream.position, stream.horizon);
     let Some((from, to)) = stream.reset(to, now) else {
+        for backfill in backfills.iter_mut().filter(|b| b.content_type == name) {
+            backfill.leave_to_live(to);
+        }
         return Ok(format!(
-            "{tenant_id} {name}: moved back from {was} to {to}; the next polls bring everything \
-             since then once more"
+            "{tenant_id} {name}: moved back from {was} to {to}; {polls} everything since then once \
+             more"
         ));
     };
     let text = format!(

@@ -71,6 +71,9 @@ pub fn tenants_named(
         })
     };
     let found: Vec<_> = config.tenants.iter().filter(is_it).map(Arc::clone).collect();
+    if config.tenants.is_empty() {
+        return Err(Error::Usage("the configuration names no tenant yet".to_owned()));
+    }
     if found.is_empty() {
         let known: Vec<_> = config.tenants.iter().map(|t| t.tenant_id.as_str()).collect();
         let named = named.unwrap_or_default();
@@ -87,10 +90,16 @@ pub fn tenants_named(
 /// # Errors
 /// It can't be used.
 pub fn wait_for_lock(folder: &Folder) -> Result<Lock, Error> {
-    let fault = |error| Error::Run(format!("the lock can't be used: {error}"));
+    let fault = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "; run this as root",
+            _ => "",
+        };
+        Error::Run(format!("the lock can't be used: {error}{remedy}"))
+    };
     if let Ok(lock) = folder.lock(local_now()).map_err(fault)? {
         return Ok(lock);
     }
     let _ = writeln!(io::stderr(), "wodle-office365: waiting for a running poll to end");
-    folder.wait_for_lock(local_now()).map_err(fault)
+    folder.wait_for_lock(local_now).map_err(fault)
 }

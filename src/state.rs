@@ -5,6 +5,7 @@
 mod backfill;
 mod delivered;
 mod handover;
+mod polls;
 mod stream;
 mod waiting;
 
@@ -12,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::backfill::Backfill;
+pub use self::backfill::{Backfill, Junction};
 pub use self::delivered::{Delivered, fingerprint};
 pub use self::handover::{DeadQueue, Handover, Modulesd, Queue};
+pub use self::polls::hanging;
 pub use self::stream::{
     CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, RETENTION, RunEnd, SUBSCRIPTION_PAUSE,
     Stream, Tally, Window, edge_margin,
@@ -49,9 +51,9 @@ pub struct State {
     pub last_poll: Option<Timestamp>,
     /// The configured interval in seconds, for those who judge how old `last_poll` may be.
     pub interval: i64,
-    /// The configured `run_timeout` in seconds, for those who judge how long a poll may run.
-    #[serde(default = "default_run_timeout")]
-    pub run_timeout: u64,
+    /// How long a poll may run, in seconds, for those who judge whether one hangs.
+    #[serde(default = "default_longest_run")]
+    pub longest_run: u64,
     /// The content types that the last poll was configured with; none where that is not known.
     #[serde(default)]
     pub content_types: Vec<ContentType>,
@@ -78,7 +80,7 @@ impl Default for State {
             clock_offset: 0,
             last_poll: None,
             interval: 0,
-            run_timeout: default_run_timeout(),
+            longest_run: default_longest_run(),
             content_types: Vec::new(),
             turns: Turns::default(),
             lost_since: None,
@@ -90,8 +92,8 @@ impl Default for State {
     }
 }
 
-fn default_run_timeout() -> u64 {
-    300
+fn default_longest_run() -> u64 {
+    300 + Config::MARGIN
 }
 
 /// Where a run left off that had to stop before all was done.
@@ -104,6 +106,9 @@ pub struct Turns {
     pub retried: Option<String>,
     /// The stream of which the last blob was begun.
     pub fetched: Option<(String, ContentType)>,
+    /// The same of backfills.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<(String, ContentType)>,
 }
 
 /// Why a state file can't be used.
@@ -140,7 +145,7 @@ impl State {
         self.last_poll = Some(now);
         self.clock_offset = clock_offset;
         self.interval = config.interval;
-        self.run_timeout = config.run_timeout;
+        self.longest_run = config.longest_run();
         self.content_types.clone_from(&config.subscriptions);
         self.turns = turns;
         let names: BTreeSet<_> =
@@ -215,6 +220,12 @@ impl State {
             **tenant_id == wanted || tenant.guid.as_ref() == Some(&wanted)
         };
         self.tenants.iter().find(is_it).map_or(wanted, |(tenant_id, _)| tenant_id.clone())
+    }
+
+    /// What is known of a tenant's GUID, where it is configured by a domain name.
+    #[must_use]
+    pub fn guid_of(&self, tenant_id: &str) -> Option<&str> {
+        self.tenants.get(&tenant_id.to_ascii_lowercase())?.guid.as_deref()
     }
 
     /// The tenant that has this GUID, under another name than `tenant_id`.

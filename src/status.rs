@@ -14,12 +14,6 @@ use crate::state::{Backfill, CLOCK_TOLERANCE, State, Stream, Tally, Tenant};
 use crate::store::{Home, Loaded};
 use crate::timestamp::{Timestamp, age};
 
-/// After so many intervals without a poll something is wrong.
-const MOST_INTERVALS: i64 = 3;
-
-/// A poll may go on so much longer than `run_timeout`, in seconds.
-const POLL_MARGIN: i64 = 60;
-
 /// Gives the text to be printed, and the exit code.
 ///
 /// # Errors
@@ -27,11 +21,12 @@ const POLL_MARGIN: i64 = 60;
 pub fn run(common: &Common, json: bool) -> Result<(String, u8), Error> {
     let home = Home::open(&common.home)?;
     let folder = home.look();
-    let Loaded { state, .. } = folder.load_state()?;
+    let Loaded { state, damage, .. } = folder.load_state()?;
     let polling_since = folder.locked_since();
     let queue_is_dead = parent::is_queue_dead(&state.handover, &home.queue());
     let now = local_now().plus(state.clock_offset);
-    let view = View::of(&state, now, polling_since, queue_is_dead);
+    let mut view = View::of(&state, now, polling_since, queue_is_dead);
+    view.problems.extend(damage.map(|damage| format!("warning: {damage}")));
     let text = if json {
         serde_json::to_string_pretty(&view).map_err(|e| Error::Run(e.to_string()))? + "\n"
     } else {
@@ -103,17 +98,27 @@ struct GapView<'a> {
     text: &'a str,
 }
 
+impl<'a> GapView<'a> {
+    fn of(stream: &'a Stream) -> Option<Self> {
+        let gap = stream.last_gap.as_ref()?;
+        Some(Self { at: gap.at, text: &gap.notice.response })
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct BackfillView<'a> {
     content_type: ContentType,
     from: Timestamp,
-    to: Timestamp,
+    /// None: up to where the live stream will begin.
+    to: Option<Timestamp>,
     /// How far it is listed.
     position: Timestamp,
     waiting: usize,
     in_all: Tally,
     failures: u32,
     last_error: Option<&'a str>,
+    gaps: u64,
+    last_gap: Option<GapView<'a>>,
     /// When all of it had been written.
     done: Option<Timestamp>,
 }
@@ -134,7 +139,7 @@ impl<'a> View<'a> {
         if queue_is_dead {
             problems.push(parent::RESTART.to_owned());
         }
-        problems.extend(overdue(state, now, polling_since));
+        problems.extend(state.overdue(now, polling_since));
         for tenant in tenants.iter().filter(|tenant| tenant.configured) {
             let name = tenant.tenant_id;
             let failed = |failures: u32| match failures {
@@ -153,11 +158,17 @@ impl<'a> View<'a> {
             for backfill in &tenant.backfills {
                 if let Some(error) = backfill.last_error {
                     let (what, failed) = (backfill.content_type, failed(backfill.failures));
-                    problems.push(format!("{name} {what}: {failed}: {error}"));
+                    problems.push(format!("{name} {what}: its backfill {failed}: {error}"));
                 }
             }
         }
         let ok = problems.is_empty();
+        if let Some(last) = state.last_poll.filter(|last| last.since(now) > CLOCK_TOLERANCE) {
+            problems.push(format!(
+                "warning: the last poll ended at {last}, which is still to come: this machine's clock \
+                 is wrong, or was"
+            ));
+        }
         if state.clock_offset.abs() > CLOCK_TOLERANCE {
             problems.push(format!(
                 "warning: this machine's clock is {} off Microsoft's: set it (NTP)",
@@ -174,35 +185,6 @@ impl<'a> View<'a> {
             clock_offset: state.clock_offset,
             tenants,
         }
-    }
-}
-
-/// What is to be said if no poll has run for too long.
-fn overdue(state: &State, now: Timestamp, polling_since: Option<Timestamp>) -> Option<String> {
-    let most = i64::try_from(state.run_timeout).unwrap_or(i64::MAX).saturating_add(POLL_MARGIN);
-    // By this machine's clock, as the lock is.
-    let here = now.plus(-state.clock_offset);
-    let running = polling_since.map(|since| here.since(since));
-    if let Some(running) = running.filter(|running| *running > most) {
-        return Some(format!(
-            "a poll has been running for {}, longer than run_timeout and a minute: it hangs; end it \
-             (kill the process wodle-office365)",
-            age(running)
-        ));
-    }
-    let advice = "see HOME/logs/wodle-office365.log for why, HOME/logs/ossec.log for whether Wazuh \
-                  starts it, and run wodle-office365 check";
-    match state.last_poll {
-        _ if running.is_some() => None,
-        None => Some(format!("no poll has run to its end yet: {advice}")),
-        Some(last) if now.since(last) > MOST_INTERVALS.saturating_mul(state.interval.max(1)) => {
-            Some(format!(
-                "no poll has run to its end for {}, though one is due every {}: {advice}",
-                age(now.since(last)),
-                age(state.interval)
-            ))
-        }
-        Some(_) => None,
     }
 }
 
@@ -236,7 +218,6 @@ impl<'a> TenantView<'a> {
 impl<'a> StreamView<'a> {
     fn of(content_type: ContentType, configured: bool, stream: &'a Stream, now: Timestamp) -> Self {
         let (failures, last_error) = in_words(&stream.health);
-        let last_gap = stream.last_gap.as_ref();
         Self {
             content_type,
             configured,
@@ -251,24 +232,26 @@ impl<'a> StreamView<'a> {
             last_run: stream.last_run,
             in_all: stream.in_all,
             gaps: stream.gaps,
-            last_gap: last_gap.map(|gap| GapView { at: gap.at, text: &gap.notice.response }),
+            last_gap: GapView::of(stream),
         }
     }
 }
 
 impl<'a> BackfillView<'a> {
     fn of(backfill: &'a Backfill) -> Self {
-        let Backfill { content_type, from, until, stream, done, .. } = backfill;
+        let Backfill { content_type, from, until: to, stream, done, .. } = backfill;
         let (failures, last_error) = in_words(&stream.health);
         Self {
             content_type: *content_type,
             from: *from,
-            to: *until,
-            position: stream.position.min(*until),
+            to: *to,
+            position: to.map_or(stream.position, |to| stream.position.min(to)),
             waiting: stream.waiting.len(),
             in_all: stream.in_all,
             failures,
             last_error,
+            gaps: stream.gaps,
+            last_gap: GapView::of(stream),
             done: *done,
         }
     }
@@ -310,7 +293,9 @@ mod tests {
         };
         assert_eq!(overdue(180, None), "");
         assert!(overdue(181, None).contains("for 3 min, though one is due every 60 s"));
-        assert_eq!(overdue(-999, None), "", "a clock that went back");
+        let future = View::of(&state, at(-999), None, false);
+        assert!(future.ok && future.problems[0].contains("which is still to come"));
+        assert_eq!(overdue(-200, None), "", "clocks differ a little");
         assert_eq!(overdue(300, Some(10)), "");
         assert!(overdue(400, Some(10)).contains("it hangs"));
         let never = View::of(&State::default(), at(0), None, false).problems.join(" ");

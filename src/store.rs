@@ -32,6 +32,11 @@ const MOST_BUNDLE: u64 = 16 << 20;
 /// The largest state or token file that is read.
 const MOST_STATE: u64 = 1 << 30;
 
+/// Wazuh's own configuration, and what a manager has sent to an agent, in HOME.
+pub const OSSEC: &str = "etc/ossec.conf";
+/// See [`OSSEC`].
+pub const AGENT: &str = "etc/shared/agent.conf";
+
 /// Wazuh's folder and the places in it that are ours by contract.
 #[derive(Clone, Debug)]
 pub struct Home(PathBuf);
@@ -87,11 +92,16 @@ impl Home {
         (seconds > 0).then(|| Timestamp::from_unix(seconds))
     }
 
-    /// What a file of Wazuh's own, given relative to here, says of us; nothing where it can't be read.
+    /// What a file of Wazuh's own, given relative to here, says of us; with the reason why it can't be
+    /// read, if it is there and can't.
     #[must_use]
-    pub fn read_ossec(&self, path: &Path) -> Ossec {
+    pub fn read_ossec(&self, path: &str) -> (Ossec, Option<String>) {
         let bytes = open_regular(&self.0.join(path)).and_then(|f| read_at_most(f, MOST_CONFIG));
-        bytes.map_or_else(|_| Ossec::default(), |bytes| ossec::parse(&bytes))
+        match bytes {
+            Ok(bytes) => (ossec::parse(&bytes), None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Ossec::default(), None),
+            Err(error) => (Ossec::default(), Some(error.to_string())),
+        }
     }
 
     /// The value of one of Wazuh's internal options, if it is set.
@@ -149,7 +159,14 @@ impl Home {
         most: u64,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let name = path.display();
-        let unreadable = |error| Error::Setup(format!("{name} can't be read: {error}"));
+        let unreadable = |error: io::Error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => "; is it spelt right? Relative paths begin at HOME",
+                io::ErrorKind::PermissionDenied => "; run this as root",
+                _ => "",
+            };
+            Error::Setup(format!("{name} can't be read: {error}{remedy}"))
+        };
         let file = open_regular(path).map_err(unreadable)?;
         let meta = file.metadata().map_err(unreadable)?;
         let mode = meta.permissions().mode() & 0o7777;
@@ -273,6 +290,27 @@ impl Lock {
     }
 }
 
+/// What is wrong with a file of ours that others may use in a way that `mode` names, or that belongs to
+/// somebody else; none where it is not there.
+#[must_use]
+pub fn too_open(path: &Path, mode: u32) -> Option<String> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let (name, found) = (path.display(), meta.permissions().mode() & 0o7777);
+    let caller = rustix::process::geteuid().as_raw();
+    if meta.uid() != 0 && meta.uid() != caller {
+        return Some(format!(
+            "{name} belongs to user {}, not to root: chown root {name}",
+            meta.uid()
+        ));
+    }
+    let open = found & mode;
+    (open != 0).then(|| {
+        let less = [(0o070, 'g'), (0o007, 'o')].iter().filter(|(bits, _)| open & bits != 0);
+        let whom: String = less.map(|(_, whom)| *whom).collect();
+        format!("{name} has mode {found:04o}, so others may use it: chmod {whom}= {name}")
+    })
+}
+
 /// What a lock file says: since when it was last held, and by which process, with when that was
 /// started.
 fn holder(text: &[u8]) -> (Option<Timestamp>, Option<(u32, u64)>) {
@@ -308,14 +346,23 @@ impl Folder {
         }
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock; `now` tells the time when it is taken.
     ///
     /// # Errors
     /// The file can't be used.
-    pub fn wait_for_lock(&self, now: Timestamp) -> io::Result<Lock> {
+    pub fn wait_for_lock(&self, now: impl Fn() -> Timestamp) -> io::Result<Lock> {
         let file = self.open_lock()?;
         file.lock()?;
-        Lock::taken(file, now)
+        Lock::taken(file, now())
+    }
+
+    /// What is not as private as we make it, of the folder and the files in it: a path, and what is
+    /// wrong with it.
+    #[must_use]
+    pub fn too_open(&self) -> Vec<String> {
+        let names = [STATE, PREVIOUS, STAND_IN, TOKENS, "lock"];
+        let files = names.map(|name| self.path.join(name));
+        [self.path.clone()].iter().chain(&files).filter_map(|path| too_open(path, 0o077)).collect()
     }
 
     /// Since when the lock has been held, if it is. It is not touched: whoever wants it may have it.
@@ -344,7 +391,7 @@ impl Folder {
         let damage = match read_state(&newest) {
             Ok(Some(state)) => {
                 let keep_previous = state.last_poll.is_none();
-                return Ok(Loaded { state, keep_previous });
+                return Ok(Loaded { state, keep_previous, damage: None });
             }
             Ok(None) => None,
             Err(Unreadable::Version(version)) => {
@@ -368,11 +415,12 @@ impl Folder {
         };
         match found {
             Ok(Some(mut state)) => {
-                log::warn!(
+                let damage = format!(
                     "{damage}; its previous copy is used, so the last run's events come once more"
                 );
+                log::warn!("{damage}");
                 state.lost_since = state.last_poll;
-                Ok(Loaded { state, keep_previous: true })
+                Ok(Loaded { state, keep_previous: true, damage: Some(damage) })
             }
             other => {
                 let why = match other {
@@ -484,6 +532,8 @@ pub struct Loaded {
     /// Whether the newest file may not become the previous copy: it is damaged, or no poll has ever
     /// ended with it, so that falling back to it would forget every stream.
     pub keep_previous: bool,
+    /// What is wrong with the newest file, where its previous copy is used.
+    pub damage: Option<String>,
 }
 
 enum Unreadable {

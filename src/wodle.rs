@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf, absolute};
 use crate::args::{Common, ConfigSource};
 use crate::config::Config;
 use crate::error::Error;
-use crate::ossec::{self, quote};
+use crate::ossec::quote;
 use crate::setup::read_config;
-use crate::store::{Home, sha256};
+use crate::store::{AGENT, Home, OSSEC, sha256};
 
 /// The tag of our block, as long as no other block has it.
-pub const TAG: &str = "wodle-office365";
-
-/// A run may go on for so long after `run_timeout`, in seconds: what is in flight may end.
-pub const MARGIN: u64 = 60;
+const TAG: &str = "wodle-office365";
 
 /// Gives the block for the configuration, and says on stderr where it goes. `verify`: with the
 /// checksum of this very program; `agent`: for agent.conf.
@@ -33,19 +30,13 @@ pub fn run(common: &Common, verify: bool, agent: bool) -> Result<String, Error> 
     let program = std::env::current_exe()
         .map_err(|error| Error::Run(format!("this program's own path can't be told: {error}")))?;
     let hash = if verify { Some(sha256(&program)?) } else { None };
-    let known = home.read_ossec(Path::new("etc/ossec.conf"));
-    let tags: Vec<_> = known.wodles.iter().filter(|w| !is_ours(w)).map(|w| w.tag.clone()).collect();
+    let known = home.read_ossec(OSSEC).0.wodles.into_iter();
+    let known = known.chain(home.read_ossec(AGENT).0.wodles);
+    let tags: Vec<_> = known.filter(|wodle| !wodle.is_ours()).map(|wodle| wodle.tag).collect();
     let command = command(&program, common, hash.is_some())?;
     let block = block(&command, &free_tag(&tags), &config, hash.as_deref());
     let _ = io::stderr().write_all(advice(verify, agent).as_bytes());
     Ok(if agent { format!("<agent_config>\n{block}</agent_config>\n") } else { block })
-}
-
-/// Whether a block starts this program.
-#[must_use]
-pub fn is_ours(wodle: &ossec::Wodle) -> bool {
-    let program = wodle.arguments().into_iter().next().map(PathBuf::from);
-    program.is_some_and(|path| path.file_name().is_some_and(|name| name == "wodle-office365"))
 }
 
 /// A tag that none of these is.
@@ -100,7 +91,7 @@ fn block(command: &str, tag: &str, config: &Config, hash: Option<&str>) -> Strin
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),
     };
-    let timeout = config.run_timeout.saturating_add(MARGIN);
+    let timeout = config.longest_run();
     let verify =
         hash.map_or(String::new(), |hash| format!("  <verify_sha256>{hash}</verify_sha256>\n"));
     format!(
@@ -140,7 +131,7 @@ fn advice(verify: bool, agent: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::{config, ossec};
 
     fn common(home: &str) -> Common {
         let (home, config) = (PathBuf::from(home), ConfigSource::Default);
@@ -180,7 +171,7 @@ mod tests {
             let block = block("/usr/bin/wodle-office365 poll", TAG, &config, Some("00ff"));
             let wodles = ossec::parse(block.as_bytes()).wodles;
             let wodle = &wodles[0];
-            assert!(is_ours(wodle) && !wodle.disabled && !wodle.ignore_output);
+            assert!(wodle.is_ours() && !wodle.disabled && !wodle.ignore_output);
             assert_eq!(wodle.interval.as_deref(), Some(interval));
             assert_eq!(wodle.interval_seconds(), u64::try_from(config.interval).ok());
             assert_eq!(wodle.timeout_seconds(), Some(timeout));

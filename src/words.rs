@@ -201,6 +201,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_alike_differs_by_a_slip_of_the_finger() {
+        for (a, b) in [("status", "stauts"), ("dry-run", "dryrun"), ("to", "t"), ("a_b", "A-b")] {
+            assert!(alike(a, b), "{a} {b}");
+        }
+        for (a, b) in [("to", "x"), ("to", "from"), ("json", "start"), ("home", "host-name")] {
+            assert!(!alike(a, b), "{a} {b}");
+        }
+        assert_eq!((of(1, "blob"), of(0, "blob")), ("1 blob".to_owned(), "0 blobs".to_owned()));
+    }
+
+    #[test]
     fn an_excerpt_is_short_and_on_one_line() {
         assert_eq!(excerpt(" a\r\n\tb\u{1b}[31m "), "a b [31m");
         assert_eq!(excerpt(&"é".repeat(600)).chars().count(), MOST_TEXT + 1);

@@ -4,6 +4,12 @@ _wodle_office365() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev= command= word options
     ((COMP_CWORD > 0)) && prev=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
+    # bash takes the = of --option=value for a word of its own.
+    if [[ $cur == '=' ]]; then
+        cur=
+    elif [[ $prev == '=' ]] && ((COMP_CWORD > 1)); then
+        prev=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
     case $prev in
         --home)
             compopt -o filenames 2>/dev/null

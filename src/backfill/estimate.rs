@@ -13,8 +13,14 @@ use crate::state::{State, Tally, Window};
 use crate::store::Home;
 use crate::timestamp::{DAY, Timestamp};
 
-/// Nobody waits longer than this for it.
+/// After this no more is asked for: somebody waits for it.
 const MOST_TIME: Duration = Duration::from_secs(20);
+
+/// Nor is an answer awaited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Nor is a blob counted further than to so many records.
+const MOST_RECORDS: u64 = 10_000;
 
 /// So many pages of one window are followed at most: they may lead in a circle.
 const MOST_PAGES: usize = 1000;
@@ -42,7 +48,13 @@ pub(super) struct Estimator<'a> {
 }
 
 impl<'a> Estimator<'a> {
-    pub(super) fn new(home: &'a Home, config: &Config, state: &'a State, network: Network) -> Self {
+    pub(super) fn new(
+        home: &'a Home,
+        config: &Config,
+        state: &'a State,
+        mut network: Network,
+    ) -> Self {
+        network.timeouts.silence = PATIENCE;
         let clock = Arc::new(Clock::new(state.clock_offset));
         let api = Api { http: Arc::new(Http::new(network)), clock, max_held: config.max_held };
         Self { home, state, api, until: Instant::now() + MOST_TIME }
@@ -125,17 +137,20 @@ impl<'a> Estimator<'a> {
             let end = start.plus(DAY).min(to);
             let window = Window { start, from: start, end, lost: None };
             let mut page = self.api.list(access, content_type, &window, None)?;
-            for _ in 0..MOST_PAGES {
+            let mut pages = 1;
+            loop {
                 blobs += page.blobs.len() as u64;
                 sample = page.blobs.pop().map(|blob| blob.uri).or(sample);
-                match page.next {
-                    Some(link) if Instant::now() < self.until => {
-                        page = self.api.next_page(access, &link)?;
-                    }
-                    _ => break,
+                let Some(link) = page.next else {
+                    seconds += end.since(start);
+                    break;
+                };
+                if Instant::now() >= self.until || pages >= MOST_PAGES {
+                    break;
                 }
+                page = self.api.next_page(access, &link)?;
+                pages += 1;
             }
-            seconds += end.since(start);
             start = end;
         }
         let known = self.state.tenants.get(&self.state.tenant_id(&tenant.tenant_id));
@@ -146,22 +161,28 @@ impl<'a> Estimator<'a> {
             (Tally { events, blobs: written }, _) if written >= ENOUGH_BLOBS => {
                 blobs.saturating_mul(events) / written
             }
-            (_, Some(uri)) => blobs.saturating_mul(self.events_in(access, &uri)?),
+            (_, Some(uri)) if Instant::now() < self.until => {
+                blobs.saturating_mul(self.events_in(access, &uri))
+            }
+            // At least one each.
+            (_, Some(_)) => blobs,
         };
         Ok((blobs, events, seconds))
     }
 
-    /// The records of a blob.
-    fn events_in(&self, access: &Access, uri: &str) -> Result<u64, Trouble> {
+    /// How many records a blob has, as far as that can be told soon.
+    fn events_in(&self, access: &Access, uri: &str) -> u64 {
         let mut buffer = Vec::new();
-        let mut records = self.api.fetch(access, uri, &mut buffer)?;
+        let Ok(mut records) = self.api.fetch(access, uri, &mut buffer) else {
+            return 1;
+        };
         let mut count = 0;
-        loop {
-            match records.next_element() {
-                Ok(Some(_)) => count += 1,
-                Ok(None) => return Ok(count),
-                Err(_) => return Err(Trouble::passing("a blob can't be read".to_owned())),
-            }
+        while count < MOST_RECORDS
+            && Instant::now() < self.until
+            && matches!(records.next_element(), Ok(Some(_)))
+        {
+            count += 1;
         }
+        count
     }
 }

@@ -6,17 +6,21 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use super::finding::Findings;
 use super::{config_name, open_log};
 use crate::args::{Common, ConfigSource};
+use crate::clock::local_now;
 use crate::config::{Config, Credential};
 use crate::error::Error;
 use crate::http::Network;
 use crate::state::State;
-use crate::store::Home;
+use crate::store::{Home, Loaded, too_open};
 
 /// The log, which polls need as well.
 pub(super) fn log(home: &Home, findings: &mut Findings) {
     let name = home.log().display().to_string();
     match open_log(home) {
-        Ok(()) => findings.ok("log", name),
+        Ok(()) => match too_open(&home.log(), 0o027) {
+            Some(fault) => findings.warning("log", fault),
+            None => findings.ok("log", name),
+        },
         Err(error) => findings.failure(
             "log",
             format!("{name} can't be written: {error}; polls end with exit code 1 until it can"),
@@ -96,20 +100,29 @@ pub(super) fn configuration(
     }
 }
 
-/// The state, as far as it can be used.
-pub(super) fn state(home: &Home, findings: &mut Findings) -> State {
-    let loaded = match home.look().load_state() {
+/// The state, if it can be used; none where no poll has left one, or an unusable one.
+pub(super) fn state(home: &Home, config: &Config, findings: &mut Findings) -> Option<State> {
+    let folder = home.look();
+    for fault in folder.too_open() {
+        findings.warning("state", fault);
+    }
+    let Loaded { state, damage, .. } = match folder.load_state() {
         Ok(loaded) => loaded,
         Err(error) => {
             findings.failure("state", error.to_string());
-            return State::default();
+            return None;
         }
     };
-    match loaded.state.last_poll {
-        Some(last) => findings.ok("state", format!("the last poll ended at {last}")),
-        None => findings.ok("state", "no poll has run to its end yet"),
+    if let Some(damage) = damage {
+        findings.warning("state", damage);
+    }
+    let now = local_now().plus(state.clock_offset);
+    match (state.last_poll, state.overdue(now, folder.locked_since())) {
+        (Some(_), Some(overdue)) if config.enabled => findings.failure("state", overdue),
+        (Some(last), _) => findings.ok("state", format!("the last poll ended at {last}")),
+        (None, _) => findings.ok("state", "no poll has run to its end yet"),
     };
-    loaded.state
+    Some(state)
 }
 
 /// What comes from the environment, of which Wazuh's daemon has another one.

@@ -14,8 +14,8 @@ use crate::config::{self, Credential, is_guid};
 use crate::content::{ContentType, Reaction};
 use crate::credentials;
 use crate::http::Stage;
-use crate::state::{CLOCK_TOLERANCE, Window};
-use crate::timestamp::{DAY, MINUTE, age};
+use crate::state::{CLOCK_TOLERANCE, Stream, Window};
+use crate::timestamp::{DAY, MINUTE, Timestamp, age};
 use crate::words::of;
 
 /// A request that may go better the next time is sent so often.
@@ -33,6 +33,9 @@ pub(super) struct TenantCheck<'a> {
     clock: Arc<Clock>,
     api: Api,
     signed_in: bool,
+    /// Subscriptions that were started here, and content types that could be listed.
+    started: Vec<ContentType>,
+    listed: Vec<ContentType>,
     findings: Findings,
 }
 
@@ -42,7 +45,8 @@ impl<'a> TenantCheck<'a> {
         let http = Arc::clone(&context.http);
         let api = Api { http, clock: Arc::clone(&clock), max_held: context.config.max_held };
         let findings = Findings::of(&tenant.tenant_id);
-        Self { context, tenant, clock, api, signed_in: false, findings }
+        let (started, listed) = (Vec::new(), Vec::new());
+        Self { context, tenant, clock, api, signed_in: false, started, listed, findings }
     }
 
     pub(super) fn run(mut self) -> Findings {
@@ -200,8 +204,12 @@ impl<'a> TenantCheck<'a> {
             );
             return;
         }
-        let on = self.subscriptions(&access);
-        self.listing(&access, &on);
+        match self.subscriptions(&access) {
+            Some(on) => self.listing(&access, &on),
+            None => {
+                self.findings.skipped("listing", "not looked at");
+            }
+        }
         self.clock();
     }
 
@@ -227,56 +235,48 @@ impl<'a> TenantCheck<'a> {
         }
         let remedy = codes::explain("AF10001").map_or("", |explanation| explanation.remedy);
         let of_these = needed.iter().filter(|needed| missing.contains(&needed.role()));
-        let of_these: Vec<_> = of_these.map(|content_type| content_type.name()).collect();
+        let of_these: Vec<_> = of_these.copied().collect();
         self.findings
             .failure(
                 "roles",
                 format!(
                     "the token lacks {}, without which there is no {}: {remedy}",
                     missing.join(" and "),
-                    of_these.join(", ")
+                    names(&of_these)
                 ),
             )
             .with_code(Some("AF10001".to_owned()));
         of_these.len() < needed.len()
     }
 
-    /// Which of the configured subscriptions are on; starts those that are not, if that is asked for.
-    fn subscriptions(&mut self, access: &Access) -> Vec<ContentType> {
+    /// Which of the configured subscriptions are on, if that can be told; starts those that are not, if
+    /// that is asked for.
+    fn subscriptions(&mut self, access: &Access) -> Option<Vec<ContentType>> {
         let wanted = &self.context.config.subscriptions;
         let mut on = match again(|| self.api.subscriptions(access, None)) {
             Ok(on) => on,
             Err(trouble) => {
                 self.failed("subscriptions", &trouble);
-                return Vec::new();
+                return None;
             }
         };
         on.retain(|content_type| wanted.contains(content_type));
         let missing: Vec<_> = wanted.iter().copied().filter(|name| !on.contains(name)).collect();
-        let names = |list: &[ContentType]| {
-            list.iter().map(|content_type| content_type.name()).collect::<Vec<_>>().join(", ")
-        };
         if !on.is_empty() {
             self.findings.ok("subscriptions", format!("on: {}", names(&on)));
         }
         if missing.is_empty() {
-            return on;
+            return Some(on);
         }
         if !self.context.start {
-            self.findings.warning(
-                "subscriptions",
-                format!(
-                    "not started yet: {}; the next poll starts them, or check --start; Microsoft may \
-                     take up to 12 hours to hand out their first content",
-                    names(&missing)
-                ),
-            );
-            return on;
+            self.missing(&missing);
+            return Some(on);
         }
         for content_type in missing {
             match again(|| self.api.start(access, content_type)) {
                 Ok(Started::Now | Started::Before) => {
                     on.push(content_type);
+                    self.started.push(content_type);
                     self.findings
                         .ok(
                             "subscriptions",
@@ -290,20 +290,59 @@ impl<'a> TenantCheck<'a> {
                 }
             }
         }
-        on
+        Some(on)
     }
 
-    /// One listing, of the first content type that is on.
+    /// Subscriptions that are not on: no fault, unless a poll could not start them.
+    fn missing(&mut self, missing: &[ContentType]) {
+        let state = self.context.state;
+        let known = state.tenants.get(&state.tenant_id(&self.tenant.tenant_id));
+        let error = |name: &ContentType| known?.streams.get(name)?.start_error.clone();
+        let (refused, new): (Vec<_>, Vec<_>) =
+            missing.iter().copied().partition(|name| error(name).is_some());
+        for content_type in refused {
+            let why = error(&content_type).unwrap_or_default();
+            self.findings
+                .failure("subscriptions", format!("the last poll could not start it: {why}"))
+                .in_stream(content_type);
+        }
+        if !new.is_empty() {
+            self.findings.warning(
+                "subscriptions",
+                format!(
+                    "not started yet: {}; the next poll starts them, or check --start; Microsoft may \
+                     take up to 12 hours to hand out their first content",
+                    names(&new)
+                ),
+            );
+        }
+    }
+
+    /// Lists the first content type that is on, and all of which the last poll failed.
     fn listing(&mut self, access: &Access, on: &[ContentType]) {
-        let Some(content_type) = on.first().copied() else {
+        let state = self.context.state;
+        let known = state.tenants.get(&state.tenant_id(&self.tenant.tenant_id));
+        let has_failed = |name: &ContentType| {
+            let stream = known.and_then(|tenant| tenant.streams.get(name));
+            stream.is_some_and(|stream| stream.health.last_error.is_some())
+        };
+        let Some((first, others)) = on.split_first() else {
             self.findings.skipped("listing", "no subscription is on, so there is nothing to list");
             return;
         };
+        self.list(access, *first);
+        for content_type in others.iter().filter(|name| has_failed(name)) {
+            self.list(access, *content_type);
+        }
+    }
+
+    fn list(&mut self, access: &Access, content_type: ContentType) {
         let now = self.clock.now();
         let (start, end) = (now.plus(MINUTE - DAY), now);
         let window = Window { start, from: start, end, lost: None };
         match again(|| self.api.list(access, content_type, &window, None)) {
             Ok(page) => {
+                self.listed.push(content_type);
                 let more = if page.next.is_some() { " and more" } else { "" };
                 let found = match page.blobs.len() {
                     0 => {
@@ -321,6 +360,17 @@ impl<'a> TenantCheck<'a> {
                     }
                 };
                 self.findings.ok("listing", found);
+            }
+            Err(trouble)
+                if trouble.reaction == Reaction::Subscribe
+                    && self.started.contains(&content_type) =>
+            {
+                self.listed.push(content_type);
+                self.findings.warning(
+                    "listing",
+                    "its subscription was started a moment ago, and Microsoft takes a while until \
+                     that shows: run check once more in some minutes",
+                );
             }
             Err(trouble) => self.failed("listing", &trouble),
         }
@@ -350,44 +400,72 @@ impl<'a> TenantCheck<'a> {
 
     /// Where its streams stand.
     fn state(&mut self) {
+        if !self.context.is_known {
+            return;
+        }
         let state = self.context.state;
         let now = self.clock.now();
-        let Some(tenant) = state.tenants.get(&self.tenant.tenant_id.to_ascii_lowercase()) else {
+        let Some(tenant) = state.tenants.get(&state.tenant_id(&self.tenant.tenant_id)) else {
             self.findings.ok("state", "no poll has begun with this tenant yet");
             return;
         };
         if let Some(error) = tenant.health.last_error.as_ref().filter(|_| self.signed_in) {
-            self.findings.warning("state", format!("the last poll failed: {error}"));
+            self.findings.warning(
+                "state",
+                format!("the last poll failed; if all above is well, the next one won't: {error}"),
+            );
         }
         for content_type in &self.context.config.subscriptions {
             let Some(stream) = tenant.streams.get(content_type) else {
                 self.findings.ok("state", "no poll has begun with it yet").in_stream(*content_type);
                 continue;
             };
-            let lag = stream.lag(now);
-            let waiting = of(stream.waiting.len() as u64, "blob");
-            let found =
-                format!("position {}, lag {}, {waiting} waiting", stream.position, age(lag));
-            match &stream.health.last_error {
-                Some(error) => self
-                    .findings
-                    .warning("state", format!("{found}; the last poll failed: {error}")),
-                None if lag > DAY => self.findings.warning(
-                    "state",
-                    format!(
-                        "{found}: Microsoft keeps content for 7 days; see wodle-office365 status, and \
-                         whether polls run"
-                    ),
-                ),
-                None => self.findings.ok("state", found),
-            };
+            self.stream(*content_type, stream, now);
             self.findings.in_stream(*content_type);
         }
+        for backfill in &tenant.backfills {
+            if let Some(error) = &backfill.stream.health.last_error {
+                let text = format!("the {} fails: {error}", backfill.name());
+                self.findings.failure("state", text).in_stream(backfill.content_type);
+            }
+        }
+    }
+
+    fn stream(&mut self, content_type: ContentType, stream: &Stream, now: Timestamp) {
+        let (lag, waiting) = (stream.lag(now), of(stream.waiting.len() as u64, "blob"));
+        let found = format!("position {}, lag {}, {waiting} waiting", stream.position, age(lag));
+        // What was looked at above may be well by now.
+        let is_listed = self.listed.contains(&content_type);
+        let stuck = stream.waiting.iter().any(|blob| blob.failed_runs > 0);
+        match &stream.health.last_error {
+            Some(error) if stuck || (self.signed_in && !is_listed) => {
+                self.findings.failure("state", format!("{found}; the last poll failed: {error}"))
+            }
+            Some(error) => self.findings.warning(
+                "state",
+                format!(
+                    "{found}; the last poll failed; if all above is well, the next one won't: {error}"
+                ),
+            ),
+            None if lag > DAY => self.findings.warning(
+                "state",
+                format!(
+                    "{found}: Microsoft keeps content for 7 days; see wodle-office365 status, and \
+                     whether polls run"
+                ),
+            ),
+            None => self.findings.ok("state", found),
+        };
     }
 
     fn failed(&mut self, check: &'static str, trouble: &Trouble) {
         self.findings.failure(check, &trouble.text).with_code(trouble.code.clone());
     }
+}
+
+fn names(list: &[ContentType]) -> String {
+    let names: Vec<_> = list.iter().map(|content_type| content_type.name()).collect();
+    names.join(", ")
 }
 
 /// Sends a request again that may go better the next time.

@@ -3,39 +3,57 @@
 use std::path::{Path, PathBuf};
 
 use super::finding::Findings;
+use crate::args::{self, Command, Common, ConfigSource};
 use crate::ossec::{Ossec, Wodle};
-use crate::wodle::{MARGIN, is_ours};
 
 /// What is to fit together with it.
 pub(super) struct Ours<'a> {
+    /// Wazuh's folder, from the root on.
     pub(super) home: &'a Path,
+    /// Our configuration, from the root on; none for stdin.
+    pub(super) config: Option<PathBuf>,
     /// Ids of our tenants, in lower case.
     pub(super) tenants: Vec<String>,
-    pub(super) run_timeout: u64,
+    /// The least timeout of a wodle block.
+    pub(super) longest_run: u64,
     pub(super) interval: u64,
+    /// Whether an agent runs commands that come from the manager.
+    pub(super) remote_commands: bool,
 }
 
-/// Where a block stands.
-const OWN: &str = "HOME/etc/ossec.conf";
-const SHARED: &str = "HOME/etc/shared/agent.conf";
+/// A file of Wazuh's.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) ossec: Ossec,
+    /// Why it can't be read, if it can't.
+    pub(super) unreadable: Option<String>,
+    /// Whether the manager has sent it.
+    pub(super) is_remote: bool,
+}
 
-/// Judges ossec.conf and, of an agent, the agent.conf that the manager sent. `hash`: that of a program.
+/// A block and where it stands.
+struct Block<'a> {
+    place: String,
+    wodle: &'a Wodle,
+    is_remote: bool,
+}
+
+/// Judges ossec.conf and, of an agent, the agent.conf that the manager sent. `hash`: that of a program,
+/// if it can be read.
 pub(super) fn judge(
     ours: &Ours<'_>,
-    own: &Ossec,
-    shared: &Ossec,
-    remote_commands: bool,
+    sources: &[Source],
     hash: impl Fn(&Path) -> Option<String>,
     findings: &mut Findings,
 ) {
-    for (file, ossec) in [(OWN, own), (SHARED, shared)] {
+    for Source { path, ossec, unreadable, .. } in sources {
+        let file = path.display();
+        if let Some(why) = unreadable {
+            findings.warning("Wazuh", format!("{file} can't be read, so nobody knows: {why}"));
+        }
         for line in &ossec.unreadable {
-            findings.warning(
-                "Wazuh",
-                format!(
-                    "{file}:{line}: this block can't be read, by us at least: is a tag not closed?"
-                ),
-            );
+            let why = "this block can't be read, by us at least: is a tag not closed?";
+            findings.warning("Wazuh", format!("{file}:{line}: {why}"));
         }
         for (tenant, line) in &ossec.native_tenants {
             if ours.tenants.contains(tenant) {
@@ -50,98 +68,96 @@ pub(super) fn judge(
             }
         }
     }
-    let all = || [(OWN, own), (SHARED, shared)].into_iter().flat_map(|(f, o)| with(f, &o.wodles));
-    let polls: Vec<_> = all().filter(|(_, wodle)| is_poll(wodle)).collect();
+    let blocks: Vec<_> = sources
+        .iter()
+        .flat_map(|source| {
+            source.ossec.wodles.iter().map(|wodle| Block {
+                place: format!("{}:{}", source.path.display(), wodle.line),
+                wodle,
+                is_remote: source.is_remote,
+            })
+        })
+        .collect();
+    let polls: Vec<_> = blocks.iter().filter(|block| is_poll(block.wodle)).collect();
     let (enabled, disabled): (Vec<_>, Vec<_>) =
-        polls.into_iter().partition(|(_, wodle)| !wodle.disabled);
-    match enabled.as_slice() {
-        [] => match disabled.first() {
-            Some((file, wodle)) => {
-                let place = format!("{file}:{}", wodle.line);
-                findings.warning(
-                    "wodle",
-                    format!(
-                        "{place}: the block that starts the polls is disabled: say <disabled>no in \
-                         it and restart Wazuh"
-                    ),
-                );
-            }
-            None => {
-                findings.warning(
-                    "wodle",
-                    "nothing starts the polls yet: put the block that wodle-office365 wodle prints \
-                     into HOME/etc/ossec.conf and restart Wazuh",
-                );
-            }
-        },
-        [_] => {}
-        [first, others @ ..] => {
-            let places: Vec<_> =
-                others.iter().map(|(file, wodle)| format!("{file}:{}", wodle.line)).collect();
+        polls.into_iter().partition(|block| !block.wodle.disabled);
+    match (enabled.as_slice(), disabled.first()) {
+        ([], Some(block)) => {
+            let what = "the block that starts the polls is disabled";
+            let place = &block.place;
+            let text = format!("{place}: {what}: say <disabled>no in it and restart Wazuh");
+            findings.warning("wodle", text);
+        }
+        ([], None) => {
             findings.warning(
                 "wodle",
                 format!(
-                    "{}:{}: this block starts the polls, and so do the ones at {}: remove all but \
-                     one and restart Wazuh, or runs stand in each other's way",
-                    first.0,
-                    first.1.line,
+                    "nothing starts the polls yet: put the block that wodle-office365 wodle prints \
+                     into {} and restart Wazuh",
+                    ours.home.join("etc/ossec.conf").display()
+                ),
+            );
+        }
+        ([first, others @ ..], _) if !others.is_empty() => {
+            let places: Vec<_> = others.iter().map(|block| block.place.as_str()).collect();
+            findings.warning(
+                "wodle",
+                format!(
+                    "{}: this block starts the polls, and so do the ones at {}: remove all but one \
+                     and restart Wazuh, or runs stand in each other's way",
+                    first.place,
                     places.join(", ")
                 ),
             );
         }
+        _ => {}
     }
-    for (file, wodle) in enabled {
-        let others: Vec<_> = all().filter(|(_, other)| !std::ptr::eq(*other, wodle)).collect();
-        let faults = faults(ours, wodle, &others, &hash);
-        let place = format!("{file}:{}", wodle.line);
+    for block in enabled {
+        let others: Vec<_> =
+            blocks.iter().filter(|other| !std::ptr::eq(other.wodle, block.wodle)).collect();
+        let mut faults = faults(ours, block.wodle, &others, &hash);
+        if block.is_remote && !ours.remote_commands {
+            faults.push(format!(
+                "the agent doesn't run commands that come from the manager: put \
+                 wazuh_command.remote_commands=1 into {} and restart the agent",
+                ours.home.join("etc/local_internal_options.conf").display()
+            ));
+        }
+        let place = &block.place;
         if faults.is_empty() {
-            findings.ok("wodle", format!("{place}: {}", wodle.command));
+            findings.ok("wodle", format!("{place}: {}", block.wodle.command));
         }
         for fault in faults {
             findings.warning("wodle", format!("{place}: {fault}"));
         }
-        if file == SHARED && !remote_commands {
-            findings.warning(
-                "wodle",
-                format!(
-                    "{place}: the agent doesn't run commands that come from the manager: put \
-                     wazuh_command.remote_commands=1 into HOME/etc/local_internal_options.conf and \
-                     restart the agent"
-                ),
-            );
-        }
     }
 }
 
-fn with<'a>(
-    file: &'static str,
-    wodles: &'a [Wodle],
-) -> impl Iterator<Item = (&'static str, &'a Wodle)> {
-    wodles.iter().map(move |wodle| (file, wodle))
+/// What a block of ours has the program do; an error is one of its command line.
+fn command(wodle: &Wodle) -> Result<Command, String> {
+    args::parse(wodle.arguments().into_iter().skip(1)).map_err(|misuse| misuse.error.to_string())
 }
 
-/// Whether a block starts polls.
+/// Whether a block starts polls, or was meant to.
 fn is_poll(wodle: &Wodle) -> bool {
-    let arguments = wodle.arguments();
-    let other = ["check", "status", "backfill", "reset", "wodle"];
-    is_ours(wodle) && !arguments.iter().any(|argument| other.contains(&argument.as_str()))
+    wodle.is_ours() && matches!(command(wodle), Ok(Command::Poll { .. }) | Err(_))
 }
 
 /// What is wrong with a block that starts polls.
 fn faults(
     ours: &Ours<'_>,
     wodle: &Wodle,
-    others: &[(&str, &Wodle)],
+    others: &[&Block<'_>],
     hash: &impl Fn(&Path) -> Option<String>,
 ) -> Vec<String> {
     let mut faults = Vec::new();
-    let least = ours.run_timeout.saturating_add(MARGIN);
+    let least = ours.longest_run;
     match wodle.timeout_seconds() {
         // None: Wazuh waits as long as it takes, and a run ends by itself.
         Some(0) => {}
         Some(seconds) if seconds < least => faults.push(format!(
             "<timeout>{seconds}</timeout> is too short: Wazuh ends runs early; make it {least}, \
-             which is run_timeout and {MARGIN} seconds"
+             which is run_timeout and a minute"
         )),
         Some(_) => {}
         None => faults.push(format!(
@@ -173,10 +189,10 @@ fn faults(
     }
     if wodle.tag.is_empty() {
         faults.push("<tag> is missing: give the block one of its own".to_owned());
-    } else if let Some((file, other)) = others.iter().find(|(_, other)| other.tag == wodle.tag) {
+    } else if let Some(other) = others.iter().find(|other| other.wodle.tag == wodle.tag) {
         faults.push(format!(
-            "its <tag>{}</tag> is also that of the block at {file}:{}: give each one of its own",
-            wodle.tag, other.line
+            "its <tag>{}</tag> is also that of the block at {}: give each one of its own",
+            wodle.tag, other.place
         ));
     }
     let arguments = wodle.arguments();
@@ -187,19 +203,18 @@ fn faults(
             program.display()
         ));
     }
-    if let Some(expected) = &wodle.sha256 {
-        match hash(program) {
-            Some(actual) if actual.eq_ignore_ascii_case(expected) => {}
-            Some(_) => faults.push(format!(
+    match (&wodle.sha256, hash(program)) {
+        (Some(expected), Some(actual)) if !actual.eq_ignore_ascii_case(expected) => {
+            faults.push(format!(
                 "<verify_sha256> is not the checksum of {}: Wazuh ends this wodle for good; print the \
                  block anew with wodle-office365 wodle --verify, replace this one and restart Wazuh",
                 program.display()
-            )),
-            None => faults.push(format!(
-                "<verify_sha256> can't be compared: {} can't be read",
-                program.display()
-            )),
+            ));
         }
+        (_, None) if program.is_absolute() => {
+            faults.push(format!("{} is not there, or can't be read", program.display()));
+        }
+        _ => {}
     }
     if wodle.other_hash {
         faults.push(
@@ -208,19 +223,40 @@ fn faults(
                 .to_owned(),
         );
     }
-    let homes = std::iter::zip(&arguments, arguments.iter().skip(1));
-    let given = homes.filter(|(option, _)| *option == "--home").map(|(_, home)| home.as_str());
-    let joined = arguments.iter().filter_map(|argument| argument.strip_prefix("--home="));
-    let home = given.chain(joined).last().map_or(PathBuf::from("/var/ossec"), PathBuf::from);
-    if home != ours.home {
-        faults.push(format!(
-            "its polls work in {}, and not in {}: add --home {} to <command>",
-            home.display(),
-            ours.home.display(),
-            ours.home.display()
-        ));
+    match command(wodle) {
+        Err(misuse) => faults.push(format!("every run of it ends with exit code 2: {misuse}")),
+        Ok(Command::Poll { dry_run: true, .. }) => faults.push(
+            "with --dry-run nothing is ever saved, so the same events come in every run: remove it"
+                .to_owned(),
+        ),
+        Ok(Command::Poll { common, .. }) => faults.extend(elsewhere(ours, &common)),
+        Ok(_) => {}
     }
     faults
+}
+
+/// What is wrong if a block's polls work elsewhere than where we look.
+fn elsewhere(ours: &Ours<'_>, common: &Common) -> Option<String> {
+    if common.home != ours.home {
+        return Some(format!(
+            "its polls work in {}, and not in {home}: add --home {home} to <command>",
+            common.home.display(),
+            home = ours.home.display()
+        ));
+    }
+    let config = match &common.config {
+        ConfigSource::Default => ours.home.join("etc/wodle-office365.conf"),
+        ConfigSource::File(path) => ours.home.join(path),
+        ConfigSource::Stdin => {
+            return Some("--config - brings nothing: Wazuh gives a command no stdin".to_owned());
+        }
+    };
+    let other = ours.config.as_ref().filter(|checked| **checked != config)?;
+    Some(format!(
+        "its polls read {}, and not {}, which was looked at here",
+        config.display(),
+        other.display()
+    ))
 }
 
 #[cfg(test)]
@@ -229,17 +265,25 @@ mod tests {
     use crate::ossec;
 
     /// What is told of an ossec.conf, and of an agent.conf.
-    fn told_of(own: &str, shared: &str, remote: bool) -> String {
+    fn told_of(own: &str, shared: &str, remote_commands: bool) -> String {
         let ours = Ours {
             home: Path::new("/var/ossec"),
+            config: Some(PathBuf::from("/var/ossec/etc/wodle-office365.conf")),
             tenants: vec!["abc".to_owned()],
-            run_timeout: 300,
+            longest_run: 360,
             interval: 60,
+            remote_commands,
         };
+        let source = |path: &str, text: &str, is_remote| Source {
+            path: PathBuf::from(path),
+            ossec: ossec::parse(text.as_bytes()),
+            unreadable: None,
+            is_remote,
+        };
+        let sources = [source("own", own, false), source("shared", shared, true)];
         let mut findings = Findings::default();
-        let (own, shared) = (ossec::parse(own.as_bytes()), ossec::parse(shared.as_bytes()));
         let hash = |path: &Path| path.starts_with("/usr").then(|| "00ff".to_owned());
-        judge(&ours, &own, &shared, remote, hash, &mut findings);
+        judge(&ours, &sources, hash, &mut findings);
         let lines = findings.all.iter().map(|f| format!("{:?} {}: {}", f.mark, f.check, f.text));
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -261,7 +305,7 @@ mod tests {
     fn a_good_block_is_shown() {
         for timeout in ["", "<timeout>360</timeout>", "<timeout>0</timeout>"] {
             let told = told(&block(POLL, timeout));
-            assert_eq!(told, format!("Ok wodle: HOME/etc/ossec.conf:1: {POLL}"));
+            assert_eq!(told, format!("Ok wodle: own:1: {POLL}"));
         }
         let hashed = block(POLL, "<verify_sha256>00FF</verify_sha256>");
         assert!(told(&hashed).starts_with("Ok "));
@@ -275,10 +319,7 @@ mod tests {
             (block("/usr/bin/other poll", ""), "nothing starts the polls yet"),
             (block("/usr/bin/wodle-office365 status", ""), "nothing starts the polls yet"),
             (block(POLL, "<disabled>yes</disabled>"), "is disabled: say <disabled>no"),
-            (
-                block(POLL, "") + "\n" + &block(POLL, ""),
-                "and so do the ones at HOME/etc/ossec.conf:2",
-            ),
+            (block(POLL, "") + "\n" + &block(POLL, ""), "and so do the ones at own:2"),
             (
                 block(POLL, "<timeout>359</timeout>"),
                 "is too short: Wazuh ends runs early; make it 360",
@@ -290,17 +331,25 @@ mod tests {
             (
                 block(POLL, "")
                     + "<wodle name=\"command\"><tag>a</tag><command>x</command></wodle>",
-                "its <tag>a</tag> is also that of the block at HOME/etc/ossec.conf:1",
+                "its <tag>a</tag> is also that of the block at own:1",
             ),
             (block(POLL, "").replace("<interval>1m</interval>", ""), "there is no <interval>"),
             (block("wodle-office365 poll", ""), "without its folder"),
+            (
+                block("/usr/bin/wodle-office365 pol", ""),
+                "ends with exit code 2: there is no command",
+            ),
+            (block("/usr/bin/wodle-office365 poll --jsn", ""), "there is no option --jsn"),
+            (block("/usr/bin/wodle-office365 --dry-run", ""), "nothing is ever saved"),
+            (block("/usr/bin/wodle-office365 poll --config /x", ""), "its polls read /x, and not"),
+            (block("/usr/bin/wodle-office365 poll --config -", ""), "--config - brings nothing"),
             (
                 block(POLL, "<verify_sha256>00aa</verify_sha256>"),
                 "is not the checksum of /usr/bin/",
             ),
             (
                 block("/opt/wodle-office365", "<verify_sha256>00ff</verify_sha256>"),
-                "/opt/wodle-office365 can't be read",
+                "/opt/wodle-office365 is not there, or can't be read",
             ),
             (block(POLL, "<verify_md5>x</verify_md5>"), "are not compared here"),
             (
@@ -329,7 +378,7 @@ mod tests {
         let told = told_of("", &shared, false);
         assert!(told.contains("put wazuh_command.remote_commands=1 into"), "{told}");
         let told = told_of("", &shared, true);
-        assert_eq!(told, format!("Ok wodle: HOME/etc/shared/agent.conf:1: {POLL}"));
-        assert!(told_of(&shared, &shared, true).contains("and so do the ones at HOME/etc/shared"));
+        assert_eq!(told, format!("Ok wodle: shared:1: {POLL}"));
+        assert!(told_of(&shared, &shared, true).contains("and so do the ones at shared:1"));
     }
 }

@@ -34,12 +34,12 @@ pub(super) struct Shared {
     connections: usize,
     pub(super) workers: Workers,
     /// Whose turn it is to take a step, in `tenants`, of the healthy ones and of the suspect ones; and to
-    /// have a blob fetched, in `streams`.
+    /// have a blob fetched, in `streams`, of the live ones and of backfills.
     step_turn: [usize; 2],
-    fetch_turn: usize,
+    fetch_turn: [usize; 2],
     past_turn: usize,
     last_step: [Option<usize>; 2],
-    last_fetch: Option<StreamIndex>,
+    last_fetch: [Option<StreamIndex>; 2],
     last_was_step: bool,
     /// Jobs that are taken and not yet dealt with; of these the steps, the steps of suspect tenants,
     /// and the fetches of blobs that failed in an earlier run.
@@ -116,24 +116,29 @@ impl Shared {
             let last = id.as_ref().and_then(|id| tenants.iter().position(|t| is(t, id)));
             last.map_or(0, |last| last + 1)
         };
-        let fetched = turns.fetched.as_ref().and_then(|(id, content_type)| {
+        let stream = |live: bool, last: &Option<(String, ContentType)>| {
+            let (id, name) = last.as_ref()?;
             streams.iter().position(|(t, s)| {
                 tenants.get(*t).is_some_and(|tenant| {
-                    is(tenant, id)
-                        && tenant.streams.get(*s).is_some_and(|s| s.content_type == *content_type)
+                    let stream = tenant.streams.get(*s);
+                    let is_it = |s: &StreamRun| s.content_type == *name && s.is_live() == live;
+                    is(tenant, id) && stream.is_some_and(is_it)
                 })
             })
-        });
+        };
+        let next = |last: Option<usize>| last.map_or(0, |last| last + 1);
+        let fetch_turn = [stream(true, &turns.fetched), stream(false, &turns.past)].map(next);
+        let past_turn = behind(&turns.past.as_ref().map(|(id, _)| id.clone()));
         Self {
             step_turn: [behind(&turns.listed), behind(&turns.retried)],
-            fetch_turn: fetched.map_or(0, |last| last + 1),
+            fetch_turn,
             tenants,
             streams,
             connections,
             workers: Workers::new(connections),
-            past_turn: 0,
+            past_turn,
             last_step: [None; 2],
-            last_fetch: None,
+            last_fetch: [None; 2],
             last_was_step: false,
             busy: 0,
             stepping: 0,
@@ -267,8 +272,7 @@ impl Shared {
 
     /// The next request of the tenant whose turn it is.
     fn take_step(&mut self, run: &RunContext, now: Instant) -> Option<Job> {
-        let queued =
-            |tenant: &TenantRun| tenant.streams.iter().map(StreamRun::queued).sum::<usize>();
+        let queued = |tenant: &TenantRun| tenant.live().map(StreamRun::queued).sum::<usize>();
         let can_fetch = |t: &&TenantRun| t.access.is_some() && t.is_due(now);
         let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
         let may_list = queued < MOST_QUEUED_IN_ALL;
@@ -333,18 +337,20 @@ impl Shared {
     /// asked to wait.
     fn take_past(&mut self, run: &RunContext, may_fetch: bool, now: Instant) -> Option<Job> {
         let mut tenants = self.tenants.iter();
-        if run.past_until.is_some_and(|until| until <= now)
+        if !may_fetch
+            || run.past_until.is_some_and(|until| until <= now)
             || tenants.any(|t| !t.is_suspect && t.is_due(now) && t.has_work())
         {
             return None;
         }
-        let fetch = may_fetch.then(|| {
-            self.take_fetch_of(&Of::Past { retry: false }, now)
-                .or_else(|| self.take_fetch_of(&Of::Past { retry: true }, now))
-        });
-        if let Some(fetch) = fetch.flatten() {
+        let fetch = self.take_fetch_of(&Of::Past { retry: false }, now);
+        if let Some(fetch) = fetch.or_else(|| self.take_fetch_of(&Of::Past { retry: true }, now)) {
             self.retrying += usize::from(fetch.queued.is_retry);
             return Some(Job::Fetch(fetch));
+        }
+        let streams = self.tenants.iter().flat_map(|tenant| &tenant.streams);
+        if streams.map(StreamRun::queued).sum::<usize>() >= MOST_QUEUED_IN_ALL {
+            return None;
         }
         let count = self.tenants.len();
         for offset in 0..count {
@@ -397,9 +403,11 @@ impl Shared {
             Of::Past { retry } => (false, retry),
         };
         let count = self.streams.len();
+        let [live_turn, past_turn] = self.fetch_turn;
+        let first = if live { live_turn } else { past_turn };
         let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {
-            let turn = (self.fetch_turn + offset) % count;
+            let turn = (first + offset) % count;
             let (t, s) = self.streams.get(turn).copied()?;
             let tenant = self.tenants.get(t)?;
             let fewer = best.is_none_or(|(fetching, _)| tenant.fetching < fetching);
@@ -425,10 +433,9 @@ impl Shared {
         let stream = tenant.streams.get_mut(s)?;
         let queued = stream.next_blob(retry, now)?;
         tenant.fetching += 1;
-        self.fetch_turn = turn + 1;
-        if live {
-            self.last_fetch = Some((t, s));
-        }
+        let lane = usize::from(!live);
+        self.fetch_turn.get_mut(lane).into_iter().for_each(|next| *next = turn + 1);
+        self.last_fetch.get_mut(lane).into_iter().for_each(|last| *last = Some((t, s)));
         let (tenant_id, content_type) = (tenant.config.tenant_id.clone(), stream.content_type);
         Some(Fetch { stream: (t, s), tenant_id, content_type, access, queued })
     }
@@ -460,12 +467,15 @@ impl Shared {
         }
         let tenant_id = |t: usize| self.tenants.get(t).map(|t| t.config.tenant_id.clone());
         let [listed, retried] = self.last_step;
+        let [fetched, past] = self.last_fetch.map(|last| {
+            let (t, s) = last?;
+            Some((tenant_id(t)?, self.stream((t, s))?.content_type))
+        });
         Turns {
             listed: listed.and_then(tenant_id),
             retried: retried.and_then(tenant_id),
-            fetched: self
-                .last_fetch
-                .and_then(|(t, s)| Some((tenant_id(t)?, self.stream((t, s))?.content_type))),
+            fetched,
+            past,
         }
     }
 }

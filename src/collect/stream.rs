@@ -86,12 +86,14 @@ pub(super) struct StreamRun {
 }
 
 /// A past window that is worked off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Past {
     /// Its index in the tenant's backfills.
     pub(super) index: usize,
-    pub(super) from: Timestamp,
-    pub(super) until: Timestamp,
+    /// It, but for its stream.
+    pub(super) backfill: Backfill,
+    /// Its end; none as long as it has to wait until its live stream has begun.
+    until: Option<Timestamp>,
 }
 
 /// How far a stream's listing is.
@@ -208,18 +210,44 @@ impl StreamRun {
         }
     }
 
-    /// The stream of a past window. What waits in the live one will come with that.
+    /// The stream of a past window, and whether there is a live stream of its content type.
     pub(super) fn of_the_past(
         tenant: &Arc<config::Tenant>,
-        (index, backfill): (usize, &Backfill),
-        live: Option<&StreamRun>,
+        (index, backfill): (usize, Backfill),
+        has_live: bool,
         now: Timestamp,
     ) -> Self {
-        let &Backfill { content_type, from, until, .. } = backfill;
-        let mut run = Self::new(tenant, content_type, backfill.stream.clone(), now);
-        run.past = Some(Past { index, from, until });
-        run.known.extend(live.into_iter().flat_map(|live| &live.known));
+        let mut run = Self::new(tenant, backfill.content_type, backfill.stream.clone(), now);
+        let is_ready = !has_live || backfill.junction.is_some();
+        let until = backfill.until.filter(|_| is_ready);
+        run.past = Some(Past { index, backfill, until });
         run
+    }
+
+    /// A live stream has begun in this run, and its time is known by now: where it did.
+    pub(super) fn start(&self) -> Option<Timestamp> {
+        let begun = self.is_live() && self.clock_corrected && self.state.origin.is_some();
+        begun.then_some(self.state.horizon)
+    }
+
+    /// Whether it is a backfill that waits until its live stream has begun.
+    pub(super) fn waits_for_live(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.until.is_none())
+    }
+
+    /// Its live stream has begun at `start`.
+    pub(super) fn join_at(&mut self, start: Timestamp) {
+        if let Some(past) = &mut self.past {
+            past.backfill.join_at(start);
+            past.until = past.backfill.until;
+        }
+    }
+
+    /// The backfill as this run leaves it.
+    pub(super) fn into_backfill(self) -> Option<(usize, Backfill)> {
+        let Past { index, mut backfill, .. } = self.past?;
+        backfill.stream = self.state;
+        Some((index, backfill))
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -228,18 +256,18 @@ impl StreamRun {
 
     /// What it is called in messages, behind the tenant.
     pub(super) fn label(&self) -> String {
-        match self.past {
+        match &self.past {
             None => self.content_type.to_string(),
-            Some(Past { from, until, .. }) => {
-                format!("{} (backfill from {from} to {until})", self.content_type)
-            }
+            Some(past) => format!("{}: {}", self.content_type, past.backfill.name()),
         }
     }
 
     /// How far a past window is listed, as a share of it.
     pub(super) fn listed(&self) -> f64 {
-        let Some(Past { from, until, .. }) = self.past else {
-            return 1.0;
+        let Some((from, until)) =
+            self.past.as_ref().and_then(|past| Some((past.backfill.from, past.until?)))
+        else {
+            return 0.0;
         };
         let reached = match &self.walk {
             Walk::Done => until,
@@ -282,7 +310,7 @@ impl StreamRun {
 
     /// Whether anything of it is left to be listed or fetched, now or later.
     pub(super) fn has_work(&self) -> bool {
-        self.is_listing() || self.queued() > 0
+        !self.is_hopeless() && !self.waits_for_live() && (self.is_listing() || self.queued() > 0)
     }
 
     /// Blobs that are being fetched.
@@ -290,10 +318,22 @@ impl StreamRun {
         self.fetching.len()
     }
 
+    /// The end of a past window.
+    fn until(&self) -> Option<Timestamp> {
+        self.past.as_ref()?.until
+    }
+
+    /// Whether the live stream brings a blob of a past window.
+    fn leaves(&self, key: u64, created: Option<Timestamp>) -> bool {
+        let junction = self.past.as_ref().and_then(|past| past.backfill.junction.as_ref());
+        junction.is_some_and(|junction| junction.leaves(key, created))
+    }
+
     /// Whether a page may be listed now: not while many blobs are still to be fetched.
     pub(super) fn may_list(&self, now: Instant) -> bool {
         !self.in_flight
             && self.is_listing()
+            && !self.waits_for_live()
             && self.fresh.len() < MOST_QUEUED
             && !self.is_hopeless()
             && self.tries.is_due(now)
@@ -312,7 +352,7 @@ impl StreamRun {
             self.walk = Walk::From(self.state.listing_start(lookback));
         }
         if let Walk::From(from) = self.walk {
-            if self.past.is_some_and(|past| from >= past.until) {
+            if self.until().is_some_and(|until| from >= until) {
                 self.walk = Walk::Done;
                 return None;
             }
@@ -320,10 +360,10 @@ impl StreamRun {
             self.guessed = Some(from).filter(|_| clock.is_none() && !self.has_guessed);
             self.has_guessed |= self.guessed.is_some();
             let mut window = self.state.window(from, now, edge_margin(self.clamps));
-            if let Some(past) = self.past {
+            if let Some(until) = self.until() {
                 // At the edge of the 7 days, nothing of it may be left.
-                window.end = window.end.min(past.until.max(window.from.plus(1)));
-                window.lost = window.lost.map(|(from, to)| (from, to.min(past.until)));
+                window.end = window.end.min(until.max(window.from.plus(1)));
+                window.lost = window.lost.map(|(from, to)| (from, to.min(until)));
             }
             self.walk = Walk::In(window, None);
         }
@@ -447,8 +487,13 @@ impl StreamRun {
             // What is older was listed before, and may be partial in this listing.
             let old = !at_edge && blob.created.is_some_and(|created| created < window.from);
             // One whose time can't be read is remembered as long as this window is listed.
-            let queued = Queued::new(Waiting::new(blob, window.end));
-            if !old && !self.state.delivered.contains(queued.key) && self.known.insert(queued.key) {
+            let created = blob.created;
+            let mut waiting = Waiting::new(blob, window.end);
+            waiting.listed_from = created.is_none().then_some(window.from);
+            let queued = Queued::new(waiting);
+            let is_known = self.state.delivered.contains(queued.key);
+            let pass = old || is_known || self.leaves(queued.key, created);
+            if !pass && self.known.insert(queued.key) {
                 self.fresh.push_back(queued);
             }
         }
@@ -465,10 +510,10 @@ impl StreamRun {
             None => {
                 self.relists = 0;
                 self.listed_to = Some(window.end.min(now));
-                let more = match self.past {
+                let more = match self.until() {
                     // What became available while this run lists is the next run's.
                     None => now.since(window.end) > MINUTE,
-                    Some(past) => window.end < past.until.min(now),
+                    Some(until) => window.end < until.min(now),
                 };
                 if more { Walk::From(window.end.max(window.from)) } else { Walk::Done }
             }
@@ -609,11 +654,7 @@ impl StreamRun {
             failed = Some(Failure::of(self.state.blob_error.clone().unwrap_or_else(unknown)));
         }
         match failed {
-            Some(failure) if self.is_live() => Outcome::Failed(failure),
-            Some(failure) => {
-                let text = format!("backfill: {}", failure.text);
-                Outcome::Failed(Failure { text, ..failure })
-            }
+            Some(failure) => Outcome::Failed(failure),
             None if self.walk == Walk::Done => Outcome::Succeeded,
             None => Outcome::Open,
         }

@@ -180,6 +180,12 @@ impl TenantRun {
         content_types: &[ContentType],
         now: Timestamp,
     ) {
+        // Each meets its live stream as the last run has left that.
+        for backfill in &mut state.backfills {
+            if let Some(live) = state.streams.get(&backfill.content_type) {
+                backfill.join(live);
+            }
+        }
         // A stream that is no longer configured keeps its place in the state.
         self.streams = content_types
             .iter()
@@ -207,20 +213,22 @@ impl TenantRun {
         self.state = state;
     }
 
-    /// Begins with one backfill of each content type: the first that is not written, else the first that
-    /// is not over.
+    /// Begins with the backfills that are not over; of those that are not listed to their ends, with one
+    /// of each content type.
     fn take_backfills(&mut self, state: &Tenant, content_types: &[ContentType], now: Timestamp) {
-        for name in content_types {
-            let of_it = || {
-                let backfills = state.backfills.iter().enumerate();
-                backfills.filter(|(_, backfill)| backfill.content_type == *name)
-            };
-            let next = of_it().find(|(_, backfill)| !backfill.is_written());
-            if let Some(next) = next.or_else(|| of_it().find(|(_, backfill)| !backfill.is_over())) {
-                let live = self.live().find(|stream| stream.content_type == *name);
-                let past = StreamRun::of_the_past(&self.config, next, live, now);
-                self.streams.push(past);
+        let mut listing = Vec::new();
+        for (index, backfill) in state.backfills.iter().enumerate() {
+            let name = backfill.content_type;
+            let waits = !backfill.is_listed() && listing.contains(&name);
+            if !content_types.contains(&name) || backfill.is_over() || waits {
+                continue;
             }
+            if !backfill.is_listed() {
+                listing.push(name);
+            }
+            let has_live = self.live().any(|stream| stream.content_type == name);
+            let backfill = (index, backfill.clone());
+            self.streams.push(StreamRun::of_the_past(&self.config, backfill, has_live, now));
         }
     }
 
@@ -391,6 +399,12 @@ impl TenantRun {
             return None;
         }
         let access = self.access.clone()?;
+        let starts: Vec<_> =
+            self.live().filter_map(|live| Some((live.content_type, live.start()?))).collect();
+        for stream in self.streams.iter_mut().filter(|stream| stream.waits_for_live()) {
+            let start = starts.iter().find(|(name, _)| *name == stream.content_type);
+            start.into_iter().for_each(|(_, start)| stream.join_at(*start));
+        }
         let is_past = |s: &usize| self.streams.get(*s).is_some_and(|stream| !stream.is_live());
         let past: Vec<_> = (0..self.streams.len()).filter(is_past).collect();
         let step = self.list_first_of(&past, &access, run, now)?;
@@ -439,7 +453,7 @@ impl TenantRun {
         self.failed.is_none()
             && (self.access.is_none()
                 || !self.to_start.is_empty()
-                || self.live().any(StreamRun::is_listing))
+                || self.live().any(|stream| stream.is_listing() && stream.has_work()))
     }
 
     /// Whether anything is left to be done for a stream of it besides `s`.

@@ -10,8 +10,8 @@ pub(crate) fn place(text: &str, at: usize) -> (u32, u32) {
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
 }
 
-/// The blocks of this name outside of comments, or the start of one that is never closed.
-pub(crate) fn blocks(text: &str, name: &str) -> Result<Vec<Range<usize>>, usize> {
+/// The blocks of this name outside of comments, and the start of one that is never closed.
+pub(crate) fn blocks(text: &str, name: &str) -> (Vec<Range<usize>>, Option<usize>) {
     let (opening, closing) = (format!("<{name}"), format!("</{name}"));
     let mut blocks = Vec::new();
     let mut open: Option<usize> = None;
@@ -44,5 +44,5 @@ pub(crate) fn blocks(text: &str, name: &str) -> Result<Vec<Range<usize>>, usize>
             at += 1;
         }
     }
-    open.map_or(Ok(blocks), Err)
+    (blocks, open)
 }

@@ -6,12 +6,8 @@ use crate::clock::local_now;
 use crate::error::Error;
 use crate::output::{Turn, Written};
 use crate::parent;
-use crate::state::DeadQueue;
+use crate::state::{DeadQueue, hanging};
 use crate::store::{Folder, Home, Loaded, Lock, Replacement};
-use crate::timestamp::age;
-
-/// A poll may hold the lock this much longer than `run_timeout` before it counts as hanging.
-const LOCK_MARGIN: u64 = 60;
 
 /// A run that holds the lock, has its state, and can save it.
 pub(super) struct Frame {
@@ -26,7 +22,7 @@ pub(super) struct Frame {
 
 /// Takes the lock; none where another poll has it, which is no fault, unless that one should have
 /// ended long ago.
-pub(super) fn lock(folder: &Folder, run_timeout: u64) -> Result<Option<Lock>, Error> {
+pub(super) fn lock(folder: &Folder, longest_run: u64) -> Result<Option<Lock>, Error> {
     let lock = folder.lock(local_now()).map_err(|error| {
         Error::Run(format!("the lock in HOME/var/wodles/wodle-office365 can't be used: {error}"))
     })?;
@@ -34,13 +30,9 @@ pub(super) fn lock(folder: &Folder, run_timeout: u64) -> Result<Option<Lock>, Er
         Ok(lock) => return Ok(Some(lock)),
         Err(since) => since,
     };
-    let most = i64::try_from(run_timeout + LOCK_MARGIN).unwrap_or(i64::MAX);
+    let most = i64::try_from(longest_run).unwrap_or(i64::MAX);
     match since.map(|since| local_now().since(since)) {
-        Some(held) if held > most => Err(Error::Run(format!(
-            "another poll has been running for {}, longer than run_timeout and a minute: it hangs; \
-             end it (kill the process wodle-office365)",
-            age(held)
-        ))),
+        Some(held) if held > most => Err(Error::Run(format!("another {}", hanging(held)))),
         _ => {
             log::info!("another poll is running: nothing to do");
             Ok(None)
@@ -73,7 +65,7 @@ impl Frame {
     /// # Errors
     /// Nothing is saved.
     pub(super) fn close(&mut self, mut turn: Turn<'_>) -> Result<(), Error> {
-        let Loaded { state, keep_previous } = &mut self.loaded;
+        let Loaded { state, keep_previous, .. } = &mut self.loaded;
         let mut written = 0;
         for notice in &state.notices {
             if turn.notice(&notice.line()).map_err(write_failed)? == Written::Full {

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RETENTION, Stream};
+use super::{Delivered, Stream, fingerprint};
 use crate::content::ContentType;
-use crate::timestamp::{DAY, MINUTE, Timestamp};
+use crate::timestamp::{DAY, Timestamp};
 
 /// One that is done is remembered so long, for those who look how far it is.
 const REMEMBER_DONE: i64 = DAY;
@@ -17,8 +17,11 @@ pub struct Backfill {
     pub content_type: ContentType,
     /// Since when content is to be brought, as asked for.
     pub from: Timestamp,
-    /// Until when.
-    pub until: Timestamp,
+    /// Until when; none, until where the live stream will begin.
+    pub until: Option<Timestamp>,
+    /// Where it meets the live stream; none as long as that has not begun, or where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub junction: Option<Junction>,
     /// How far it is.
     pub stream: Stream,
     /// It was listed to its end so long after that end that nothing of it becomes listable any more.
@@ -29,43 +32,115 @@ pub struct Backfill {
     pub done: Option<Timestamp>,
 }
 
-impl Backfill {
-    /// Asks for what became available from `from` until `until`. As far back as the API goes, it
-    /// comes from where that is when it is listed.
+/// Where a past window meets its live stream, which brings by itself what it had not delivered by then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Junction {
+    /// Since when the live stream looks for content that becomes available late.
+    since: Timestamp,
+    /// What it had delivered of that.
+    delivered: Delivered,
+}
+
+impl Junction {
+    /// Whether the live stream brings this blob by itself.
     #[must_use]
-    pub fn new(
-        content_type: ContentType,
-        from: Timestamp,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Self {
-        let oldest = now.since(from) >= RETENTION - MINUTE;
-        let stream = Stream::of_the_past(from, oldest);
-        Self { content_type, from, until, stream, settled: false, done: None }
+    pub fn leaves(&self, key: u64, created: Option<Timestamp>) -> bool {
+        created.is_some_and(|created| created >= self.since) && !self.delivered.contains(key)
+    }
+}
+
+/// A window; without an end, one up to the live stream.
+type Span = (Timestamp, Option<Timestamp>);
+
+impl Backfill {
+    /// Asks for what became available from `from` on: until `until`, or until where the live stream
+    /// begins.
+    #[must_use]
+    pub fn new(content_type: ContentType, from: Timestamp, until: Option<Timestamp>) -> Self {
+        let stream = Stream::of_the_past(from);
+        Self { content_type, from, until, junction: None, stream, settled: false, done: None }
+    }
+
+    /// What it is called in messages.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let until = self.until.map_or("the live stream".to_owned(), |until| until.to_string());
+        format!("backfill from {} to {until}", self.from)
+    }
+
+    /// Meets a live stream that has listed something already: what that has not delivered yet is left
+    /// to it.
+    pub fn join(&mut self, live: &Stream) {
+        if self.junction.is_some() || self.done.is_some() || live.origin.is_some() {
+            return;
+        }
+        self.end_before(live.position);
+        for blob in &live.waiting {
+            self.stream.delivered.insert(fingerprint(&blob.id), blob.created);
+        }
+        let (since, delivered) = (live.horizon, live.delivered.clone());
+        self.junction = Some(Junction { since, delivered });
+    }
+
+    /// Meets a live stream that begins at `start`.
+    pub fn join_at(&mut self, start: Timestamp) {
+        self.end_before(start);
+        self.junction = Some(Junction { since: start, delivered: Delivered::default() });
     }
 
     /// What became available from `position` on is the live stream's.
     pub fn end_before(&mut self, position: Timestamp) {
-        self.until = self.until.min(position).max(self.from);
+        let until = self.until.map_or(position, |until| until.min(position));
+        self.until = Some(until.max(self.from));
     }
 
-    /// Whether all of it was listed, and nothing of that is left to be written.
+    /// The live stream was set back to `position`, and brings all since then.
+    pub fn leave_to_live(&mut self, position: Timestamp) {
+        if self.done.is_none() {
+            self.end_before(position);
+            self.stream.waiting.retain(|blob| blob.created < position);
+        }
+    }
+
+    /// Whether all of it was listed.
     #[must_use]
-    pub fn is_written(&self) -> bool {
-        self.stream.position >= self.until && self.stream.waiting.is_empty()
+    pub fn is_listed(&self) -> bool {
+        self.until.is_some_and(|until| self.stream.position >= until)
     }
 
     /// Whether nothing of it is left to be done: as long as content may become available late, it is
     /// listed again.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.is_written() && (self.settled || self.until <= self.from)
+        let is_empty = self.until.is_some_and(|until| until <= self.from);
+        self.is_listed() && self.stream.waiting.is_empty() && (self.settled || is_empty)
     }
 
-    /// A run has listed it to its end at `now`.
+    /// A run has listed it as far as it goes, at `now`.
     pub fn listed(&mut self, now: Timestamp, lookback: i64) {
-        let is_whole = self.stream.position >= self.until;
-        self.settled |= is_whole && now.since(self.until) >= lookback;
+        let late = self.until.is_some_and(|until| now.since(until) >= lookback);
+        self.settled |= self.is_listed() && late;
+    }
+
+    /// What is left of it without what `others` bring already.
+    #[must_use]
+    pub fn without(self, others: &[Self]) -> Vec<Self> {
+        let same = |other: &&Self| other.content_type == self.content_type && other.done.is_none();
+        let mut parts = vec![(self.from, self.until)];
+        for other in others.iter().filter(same) {
+            parts = parts.into_iter().flat_map(|part| other.leave_of(part)).collect();
+        }
+        let new = |(from, until)| Self::new(self.content_type, from, until);
+        parts.into_iter().map(new).collect()
+    }
+
+    /// What it leaves of a window: what comes before and behind it.
+    fn leave_of(&self, (from, until): Span) -> Vec<Span> {
+        let before = |a: Option<Timestamp>, b: Timestamp| Some(a.map_or(b, |a| a.min(b)));
+        let first = Some((from, before(until, self.from))).filter(|_| from < self.from);
+        let last = self.until.map(|end| (from.max(end), until));
+        let last = last.filter(|(from, until)| until.is_none_or(|until| *from < until));
+        first.into_iter().chain(last).collect()
     }
 
     /// Takes a run down at `now`; false when it can be forgotten.
@@ -77,7 +152,8 @@ impl Backfill {
         let done = *self.done.get_or_insert(now);
         // It must be known as long as it may have to be written again.
         if self.stream.handed_over.is_empty() {
-            self.stream.delivered.forget_before(self.until.plus(1));
+            self.stream.delivered = Delivered::default();
+            self.junction = None;
         }
         !self.stream.handed_over.is_empty() || (0..REMEMBER_DONE).contains(&now.since(done))
     }
@@ -88,31 +164,39 @@ mod tests {
     use super::*;
     use crate::content::Blob;
     use crate::state::{Origin, Waiting};
-    use crate::timestamp::HOUR;
+    use crate::timestamp::{HOUR, MINUTE};
 
     fn at(seconds_before: i64) -> Timestamp {
         Timestamp::from_unix(1_800_000_000 - seconds_before)
     }
 
+    fn asked(from: i64, until: i64) -> Backfill {
+        Backfill::new(ContentType::General, at(from), Some(at(until)))
+    }
+
+    fn waiting(id: &str, created: Timestamp) -> Waiting {
+        let blob =
+            Blob { id: id.to_owned(), uri: String::new(), created: Some(created), expires: None };
+        Waiting::new(blob, created)
+    }
+
     #[test]
     fn it_is_over_when_all_is_listed_and_written_and_forgotten_a_day_later() {
-        let mut backfill = Backfill::new(ContentType::General, at(5 * HOUR), at(HOUR), at(0));
+        let mut backfill = asked(5 * HOUR, HOUR);
         assert_eq!(backfill.stream.origin, Some(Origin::Given));
         backfill.end_before(at(2 * HOUR));
         backfill.end_before(at(HOUR));
-        assert_eq!(backfill.until, at(2 * HOUR));
-        let mut none = Backfill::new(ContentType::General, at(5 * HOUR), at(HOUR), at(0));
+        assert_eq!(backfill.until, Some(at(2 * HOUR)));
+        let mut none = asked(5 * HOUR, HOUR);
         none.end_before(at(6 * HOUR));
-        assert!(none.until == none.from && none.is_over());
+        assert!(none.until == Some(none.from) && none.is_over());
         assert!(backfill.end_run(at(0)) && backfill.done.is_none());
         backfill.stream.position = at(2 * HOUR);
         backfill.listed(at(HOUR + 1), HOUR);
-        assert!(backfill.is_written() && !backfill.is_over(), "some may become listable yet");
+        assert!(backfill.is_listed() && !backfill.is_over(), "some may become listable yet");
         backfill.listed(at(0), HOUR);
         assert!(backfill.is_over());
-        let blob =
-            Blob { id: "b".to_owned(), uri: String::new(), created: Some(at(HOUR)), expires: None };
-        backfill.stream.waiting.push(Waiting::new(blob, at(0)));
+        backfill.stream.waiting.push(waiting("b", at(HOUR)));
         assert!(!backfill.is_over());
         let written = backfill.stream.waiting.remove(0);
         backfill.stream.handed_over.push(written);
@@ -125,8 +209,75 @@ mod tests {
     }
 
     #[test]
-    fn as_far_back_as_the_api_goes_nothing_is_lost_while_it_waits() {
-        let backfill = Backfill::new(ContentType::General, at(RETENTION), at(0), at(0));
-        assert_eq!(backfill.stream.origin, Some(Origin::Oldest));
+    fn what_a_live_stream_has_not_delivered_is_left_to_it() {
+        let mut live = Stream::first(true, None, at(HOUR));
+        let mut backfill = Backfill::new(ContentType::General, at(DAY), None);
+        backfill.join(&live);
+        assert!(backfill.junction.is_none() && backfill.until.is_none(), "it has not begun");
+        (live.origin, live.position) = (None, at(MINUTE));
+        live.delivered.insert(fingerprint("delivered"), at(30 * MINUTE));
+        live.waiting.push(waiting("waits", at(2 * HOUR)));
+        backfill.join(&live);
+        assert_eq!(backfill.until, Some(at(MINUTE)));
+        assert!(backfill.stream.delivered.contains(fingerprint("waits")));
+        let junction = backfill.junction.clone().unwrap();
+        for (id, created, left) in [
+            ("delivered", Some(at(30 * MINUTE)), false),
+            ("late", Some(at(30 * MINUTE)), true),
+            ("late", Some(at(HOUR + 1)), false),
+            ("late", None, false),
+        ] {
+            assert_eq!(junction.leaves(fingerprint(id), created), left, "{id} {created:?}");
+        }
+        // That was that: what it delivers from now on changes nothing.
+        live.delivered.insert(fingerprint("late"), at(30 * MINUTE));
+        backfill.join(&live);
+        assert_eq!(backfill.junction, Some(junction));
+    }
+
+    #[test]
+    fn a_live_stream_that_begins_later_takes_over_where_it_does() {
+        let mut open = Backfill::new(ContentType::General, at(DAY), None);
+        let mut ended = asked(DAY, HOUR);
+        for backfill in [&mut open, &mut ended] {
+            backfill.join_at(at(MINUTE));
+        }
+        assert_eq!((open.until, ended.until), (Some(at(MINUTE)), Some(at(HOUR))));
+        assert!(open.junction.unwrap().leaves(1, Some(at(MINUTE))));
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_comes_once() {
+        let known = [asked(5 * HOUR, 4 * HOUR), asked(3 * HOUR, 2 * HOUR)];
+        let left = |backfill: Backfill| {
+            let parts = backfill.without(&known).into_iter();
+            parts.map(|b| (at(0).since(b.from), b.until.map(|until| at(0).since(until)))).collect()
+        };
+        let table: [(Backfill, Vec<(i64, Option<i64>)>); 6] = [
+            (asked(5 * HOUR, 4 * HOUR), vec![]),
+            (asked(9 * HOUR, 6 * HOUR), vec![(9 * HOUR, Some(6 * HOUR))]),
+            (asked(9 * HOUR, 4 * HOUR + 9), vec![(9 * HOUR, Some(5 * HOUR))]),
+            (
+                asked(9 * HOUR, HOUR),
+                vec![
+                    (9 * HOUR, Some(5 * HOUR)),
+                    (4 * HOUR, Some(3 * HOUR)),
+                    (2 * HOUR, Some(HOUR)),
+                ],
+            ),
+            (asked(2 * HOUR, HOUR), vec![(2 * HOUR, Some(HOUR))]),
+            (Backfill::new(ContentType::General, at(3 * HOUR), None), vec![(2 * HOUR, None)]),
+        ];
+        for (backfill, expected) in table {
+            let name = backfill.name();
+            let left: Vec<_> = left(backfill);
+            assert_eq!(left, expected, "{name}");
+        }
+        let open = [Backfill::new(ContentType::General, at(3 * HOUR), None)];
+        assert!(asked(2 * HOUR, HOUR).without(&open).is_empty());
+        let done = [Backfill { done: Some(at(0)), ..asked(5 * HOUR, HOUR) }];
+        assert_eq!(asked(4 * HOUR, 3 * HOUR).without(&done).len(), 1, "it is asked for anew");
+        let other = [Backfill::new(ContentType::Dlp, at(5 * HOUR), None)];
+        assert_eq!(asked(4 * HOUR, 3 * HOUR).without(&other).len(), 1);
     }
 }

@@ -225,10 +225,9 @@ impl Stream {
         }
     }
 
-    /// The stream of a past window that begins at `from`, or where the API's memory does.
-    pub(super) fn of_the_past(from: Timestamp, oldest: bool) -> Self {
-        let origin = if oldest { Origin::Oldest } else { Origin::Given };
-        Self { origin: Some(origin), ..Self::first(true, None, from) }
+    /// The stream of a past window that begins at `from`.
+    pub(super) fn of_the_past(from: Timestamp) -> Self {
+        Self { origin: Some(Origin::Given), ..Self::first(true, None, from) }
     }
 
     /// Whether its subscription may be started, which Microsoft wants at most every 15 minutes.
@@ -344,7 +343,7 @@ impl Stream {
         });
         let kept = left.iter().take_while(|blob| blob.created < horizon).count();
         let dropped = left.split_off(kept.max(MOST_WAITING).min(left.len()));
-        if let Some(oldest) = dropped.iter().map(|blob| blob.created).min() {
+        if let Some(oldest) = dropped.iter().map(Waiting::listable_since).min() {
             self.position = self.position.min(oldest);
         }
         // A window whose blobs don't fit into a run is listed again in full: make it shorter.
@@ -358,7 +357,10 @@ impl Stream {
         self.handed_over.extend(handed_over.filter(|blob| !known.contains(&blob.id)));
         if run.listed_to.is_some() {
             // What was not looked for since the last listing may have become available late.
-            let doubtful = || self.delivered.newest().map(|newest| newest.plus(-DOUBT));
+            let doubtful = || {
+                let newest = self.delivered.newest();
+                newest.map(|newest| newest.plus(-DOUBT).min(self.position))
+            };
             let sure = run.sure_now.map(|now| self.position.min(now)).or_else(doubtful);
             let horizon = sure.map_or(self.horizon, |sure| sure.plus(-lookback));
             self.horizon = self.horizon.max(horizon);
@@ -470,6 +472,15 @@ mod tests {
         let blob =
             Blob { id: id.to_owned(), uri: String::new(), created: Some(created), expires: None };
         Waiting::new(blob, created)
+    }
+
+    #[test]
+    fn while_clocks_dont_agree_the_horizon_stays_before_the_position() {
+        let mut stream = Stream::first(true, None, at(6 * DAY));
+        stream.delivered.insert(1, at(60));
+        let left = (0..1200).map(|n| waiting(&n.to_string(), at(5 * DAY - n))).collect();
+        stream.finish(RunEnd { sure_now: None, ..end(Some(at(0)), left, at(0)) }, HOUR);
+        assert!(stream.listing_start(HOUR) <= stream.position);
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub struct Waiting {
     pub uri: String,
     /// When it became available.
     pub created: Timestamp,
+    /// Where that can't be read: the beginning of the window in which it was listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_from: Option<Timestamp>,
     /// When the API forgets it.
     pub expires: Timestamp,
     /// Runs that tried to fetch it and failed.
@@ -46,6 +49,7 @@ impl Waiting {
             id: blob.id,
             uri: blob.uri,
             created,
+            listed_from: None,
             expires: blob.expires.unwrap_or_else(|| created.plus(RETENTION)),
             failed_runs: 0,
             last_try: None,
@@ -54,6 +58,12 @@ impl Waiting {
             written: 0,
             last_id: None,
         }
+    }
+
+    /// From where on a listing surely finds it again.
+    #[must_use]
+    pub fn listable_since(&self) -> Timestamp {
+        self.listed_from.unwrap_or(self.created)
     }
 
     /// Lines of it are out: up to an element, given by its number and its `Id`.

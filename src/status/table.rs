@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{BackfillView, StreamView, TenantView, View};
+use super::{BackfillView, GapView, StreamView, TenantView, View};
 use crate::timestamp::{Timestamp, age};
 use crate::words::of;
 
@@ -82,7 +82,7 @@ fn of_tenant(text: &mut String, tenant: &TenantView<'_>, now: Timestamp) {
         let _ = writeln!(text, "  {}", line.trim_end());
     }
     for stream in streams {
-        gaps(text, stream);
+        gaps(text, stream.content_type.name(), stream.gaps, stream.last_gap.as_ref());
     }
     for backfill in &tenant.backfills {
         of_backfill(text, backfill);
@@ -110,35 +110,35 @@ fn row(stream: &StreamView<'_>, now: Timestamp) -> [String; COLUMNS] {
     ]
 }
 
-/// The gaps of a stream.
-fn gaps(text: &mut String, stream: &StreamView<'_>) {
-    if let Some(gap) = &stream.last_gap {
-        let (name, at) = (stream.content_type, gap.at);
-        let gaps = match stream.gaps {
+/// The gaps of a stream, or of what else is named.
+fn gaps(text: &mut String, name: &str, gaps: u64, last: Option<&GapView<'_>>) {
+    if let Some(gap) = last {
+        let gaps = match gaps {
             1 => "a gap".to_owned(),
             gaps => format!("{gaps} gaps, the last one"),
         };
-        let _ = writeln!(text, "  {name}: {gaps} found at {at}: {}", gap.text);
+        let _ = writeln!(text, "  {name}: {gaps} found at {}: {}", gap.at, gap.text);
     }
 }
 
 fn of_backfill(text: &mut String, backfill: &BackfillView<'_>) {
     let BackfillView { content_type, from, to, position, waiting, in_all, done, .. } = backfill;
-    let whole = to.since(*from).max(1);
-    let how_far = match done {
-        Some(done) => format!("done at {done}"),
-        None if *position >= *to && *waiting == 0 => {
+    let waits = of(*waiting as u64, "blob");
+    let how_far = match (done, to) {
+        (Some(done), _) => format!("done at {done}"),
+        (None, None) => "waits until the live stream has begun".to_owned(),
+        (None, Some(to)) if position >= to && *waiting == 0 => {
             "written; it is listed again for a while, for what becomes available late".to_owned()
         }
-        None => format!(
-            "listed to {position} ({} %), {} waiting",
-            position.since(*from).clamp(0, whole) * 100 / whole,
-            of(*waiting as u64, "blob")
-        ),
+        (None, Some(to)) => {
+            let whole = to.since(*from).max(1);
+            let percent = position.since(*from).clamp(0, whole) * 100 / whole;
+            format!("listed to {position} ({percent} %), {waits} waiting")
+        }
     };
-    let _ = writeln!(
-        text,
-        "  backfill of {content_type} from {from} to {to}: {how_far}; {} written",
-        of(in_all.events, "event")
-    );
+    let to = to.map_or("the live stream".to_owned(), |to| to.to_string());
+    let written = of(in_all.events, "event");
+    let name = format!("backfill of {content_type} from {from} to {to}");
+    let _ = writeln!(text, "  {name}: {how_far}; {written} written");
+    gaps(text, &name, backfill.gaps, backfill.last_gap.as_ref());
 }

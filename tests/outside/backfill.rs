@@ -1,14 +1,15 @@
 //! `backfill`: a past window, by the next polls or here and now.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault};
+use office365_simulator::{Blob, Builder, CONTENT_TYPES, Call, Fault, Simulator, Tenant};
 use serde_json::{Value, json};
 use time::Duration;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::{PATIENCE, STATE, Site, TENANT, record};
+use crate::harness::{CLIENT, PATIENCE, SECRET, STATE, Site, TENANT, record};
 use crate::host::Options;
 use crate::manners::on_a_terminal;
 
@@ -37,7 +38,7 @@ fn the_next_polls_bring_a_past_window_once() {
     let site = site();
     assert_eq!(site.poll_well().text(), "");
     let told = site.admin(&["backfill", "--from", "5d", "--to", "1d", "--tenant", TENANT]).well();
-    assert_eq!(told.matches(": queued from ").count(), 5, "{told}");
+    assert_eq!(told.matches(": queued: backfill from ").count(), 5, "{told}");
     assert!(
         told.contains("That is about 1 event in 1 blob; of a wodle Wazuh sends on at most 100")
     );
@@ -143,23 +144,31 @@ fn what_fails_waits_and_is_told_and_what_is_lost_is_a_gap() {
     let expired = r#"{"error":{"code":"AF20051","message":"expired"}}"#;
     site.simulator.fault(Fault::on(Call::Fetch).content_id(&lost).respond(400, expired).always());
     site.simulator.fault(Fault::on(Call::Fetch).content_id(&stuck).respond(404, "x").always());
+    let mut told = Vec::new();
     for _ in 0..3 {
-        site.poll();
+        told.extend(site.poll().told());
+        site.simulator.advance(Duration::minutes(1));
     }
+    assert_eq!(told, ["gap Audit.General", "failure Audit.General"], "it is behind by nature");
     let run = site.poll();
     assert_eq!(run.code, Some(1));
-    assert!(site.log().contains("Audit.General: backfill: content "), "{}", site.log());
+    assert!(site.log().contains("Audit.General: backfill from 20"), "{}", site.log());
     let status = site.admin(&["status"]);
     assert_eq!(status.code, Some(1));
-    assert!(status.line("failed 4 times in a row: backfill: content ").contains("HTTP 404"));
+    assert!(status.line("its backfill failed 4 times in a row: content ").contains("HTTP 404"));
     let queued = &backfills(&site)[0];
     assert_eq!((&queued["waiting"], &queued["done"]), (&json!(1), &json!(null)));
+    assert_eq!(queued["gaps"], 1);
+    status.line("a gap found at ");
+    assert!(site.admin(&["check"]).line("FAIL  state").contains("the backfill from 20"));
     site.simulator.clear_faults();
     let run = site.poll_well();
     assert_eq!(
         (run.ids(), run.told()),
         (vec!["stuck".to_owned()], vec!["recovered Audit.General".to_owned()])
     );
+    let recovered = run.notices()[0]["response"].clone();
+    assert!(recovered.as_str().unwrap().starts_with("backfill from 20"), "{recovered}");
     assert_eq!(site.admin(&["status"]).code, Some(0));
 }
 
@@ -255,7 +264,8 @@ fn windows_of_any_length_are_listed_to_their_end() {
         assert_eq!(site.poll_well().text(), "");
     }
     ids.sort();
-    assert_eq!(ids, ["2h", "2h", "2h", "2h", "3d", "6d"]);
+    // What another one brings was not queued again.
+    assert_eq!(ids, ["2h", "3d", "6d"]);
     assert!(backfills(&site).iter().all(|b| b["done"].is_string()));
 }
 
@@ -345,7 +355,9 @@ fn without_a_network_it_is_queued_all_the_same() {
     site.poll_well();
     site.simulator.fault(Fault::on(Call::Token).respond(503, "busy").always());
     let told = site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
-    assert!(told.contains("How much that is can't be told (") && told.contains("8640000 a day"));
+    assert!(
+        told.contains("How much that is can't be told (") && told.contains("8640000 events a day")
+    );
     assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
 }
 
@@ -360,7 +372,272 @@ fn max_eps_of_wazuh_counts_in_the_estimate() {
     let told = site.admin(&args).well();
     assert!(told.contains("about 1500 events in 1 blob"), "{told}");
     assert!(
-        told.contains("at most 500 events a second") && told.contains("it needs 3 s"),
+        told.contains("at most 500 events a second") && told.contains("it takes 3 s"),
         "{told}"
     );
+}
+
+/// How often this Id comes in so many runs, with so much time between them.
+fn times(site: &Site, id: &str, runs: usize, pause: Duration) -> usize {
+    let mut count = 0;
+    for _ in 0..runs {
+        count += site.poll().ids().iter().filter(|other| *other == id).count();
+        site.simulator.advance(pause);
+    }
+    count
+}
+
+#[test]
+fn what_the_live_stream_has_not_delivered_yet_comes_once() {
+    let site = site();
+    site.poll_well();
+    site.simulator.advance(Duration::minutes(20));
+    site.poll_well();
+    // Late, and listed by both in the next run.
+    let now = site.now();
+    site.admin(&["backfill", "--from", "1d", "--content-type", GENERAL]).well();
+    let late = Blob::new(now - Duration::minutes(10), &[record("late")]);
+    site.simulator.publish(TENANT, GENERAL, late);
+    assert_eq!(times(&site, "late", 3, Duration::minutes(1)), 1);
+
+    // In the backlog of the live stream when it was queued.
+    let site = Site::new();
+    site.configure_one("<max_output>256k</max_output><max_connections>1</max_connections>");
+    for n in 0..20 {
+        let mut record = record(&format!("{n}"));
+        record["Filler"] = "x".repeat(30_000).into();
+        let created = site.now() - Duration::minutes(90 + n);
+        site.simulator.publish(TENANT, GENERAL, Blob::new(created, &[record]));
+    }
+    let mut ids = site.poll_well().ids();
+    assert!(ids.len() < 20, "{}", ids.len());
+    let delivered = ids.clone();
+    site.admin(&["backfill", "--from", "1d"]).well();
+    for _ in 0..9 {
+        ids.extend(site.poll_well().ids());
+    }
+    ids.sort();
+    let mut expected: Vec<_> = (0..20).map(|n| n.to_string()).chain(delivered).collect();
+    expected.sort();
+    assert_eq!(ids, expected, "what had been delivered comes once more, the rest once");
+}
+
+#[test]
+fn between_a_backfill_and_a_live_stream_that_begins_later_is_no_hole() {
+    // Time goes on until the first poll.
+    let site = site();
+    site.admin(&["backfill", "--from", "1d", "--content-type", GENERAL]).well();
+    site.admin(&["status"]).line("to the live stream: waits until the live stream has begun");
+    site.simulator.advance(Duration::minutes(10));
+    site.publish(GENERAL, Duration::minutes(5), &["between"]);
+    assert_eq!(times(&site, "between", 4, Duration::minutes(3)), 1);
+
+    // This machine's clock is late: the first poll finds out.
+    let site = self::site();
+    site.simulator.advance(Duration::minutes(30));
+    site.publish(GENERAL, Duration::minutes(15), &["between"]);
+    site.admin(&["backfill", "--from", "1d", "--content-type", GENERAL]).well();
+    assert_eq!(times(&site, "between", 4, Duration::minutes(3)), 1);
+
+    // It is early.
+    let site = self::site();
+    site.simulator.advance(Duration::minutes(-30));
+    site.admin(&["backfill", "--from", "1d", "--content-type", GENERAL]).well();
+    site.poll_well();
+    site.simulator.advance(Duration::minutes(10));
+    site.publish(GENERAL, Duration::minutes(2), &["live"]);
+    assert_eq!(times(&site, "live", 12, Duration::minutes(3)), 1);
+
+    // What becomes listable only after the live stream has begun, but is of before.
+    let site = self::site();
+    site.poll_well();
+    let now = site.now();
+    let late = Blob::new(now - Duration::minutes(3), &[record("late")]);
+    site.simulator.publish(TENANT, GENERAL, late.listable_at(now + Duration::minutes(5)));
+    site.admin(&["backfill", "--from", "1d", "--content-type", GENERAL]).well();
+    assert_eq!(times(&site, "late", 6, Duration::minutes(3)), 1);
+}
+
+#[test]
+fn another_name_for_the_tenant_doubles_nothing() {
+    let site = site();
+    site.poll_well();
+    site.simulator.advance(Duration::minutes(30));
+    site.publish(GENERAL, Duration::minutes(10), &["once"]);
+    site.configure_with("", &site.api_auth("contoso.example", CLIENT, SECRET), &CONTENT_TYPES);
+    site.admin(&["backfill", "--from", "1d", "--content-type", GENERAL]).well();
+    assert_eq!(times(&site, "once", 3, Duration::minutes(1)), 1);
+    let json = site.admin(&["status", "--json"]).json();
+    assert_eq!(json["tenants"].as_array().unwrap().len(), 1, "{json}");
+}
+
+#[test]
+fn a_live_stream_that_is_set_back_brings_its_part_alone() {
+    let site = site();
+    site.poll_well();
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    let args = ["--tenant", TENANT, "--content-type", GENERAL, "--to", "5d"];
+    site.admin(&[&["reset"][..], &args].concat()).well();
+    assert_eq!(times(&site, "3d", 3, Duration::minutes(1)), 1);
+}
+
+#[test]
+fn what_leaves_the_7_days_while_it_waits_is_a_gap() {
+    let site = site();
+    site.poll_well();
+    let args = ["backfill", "--from", "7d", "--to", "5d", "--content-type", GENERAL];
+    site.admin(&args).well();
+    site.simulator.advance(Duration::days(3));
+    let run = site.poll();
+    assert!(run.told().contains(&"gap Audit.General".to_owned()), "{:?}", run.told());
+    assert_eq!(backfills(&site)[0]["gaps"], 1);
+}
+
+#[test]
+fn a_blob_that_fails_holds_up_no_other_window() {
+    let site = site();
+    site.poll_well();
+    let stuck = site.publish(GENERAL, Duration::days(2), &["stuck"]);
+    site.simulator.fault(Fault::on(Call::Fetch).content_id(&stuck).respond(404, "x").always());
+    for window in [["3d", "1d"], ["7d", "5d"]] {
+        let args = ["backfill", "--from", window[0], "--to", window[1], "--content-type", GENERAL];
+        site.admin(&args).well();
+    }
+    assert_eq!(times(&site, "6d", 3, Duration::minutes(1)), 1);
+}
+
+#[test]
+fn many_backfills_with_much_to_do_stand_in_nobodys_way() {
+    const MORE: [&str; 2] =
+        ["a1b2c3d4-0000-4000-8000-000000000002", "a1b2c3d4-0000-4000-8000-000000000003"];
+    let more = |builder: Builder, id: &&str| builder.tenant(Tenant::new(id, CLIENT, SECRET));
+    let site = Site::built(MORE.iter().fold(Simulator::builder(), more));
+    let tenants = [TENANT, MORE[0], MORE[1]];
+    let auth: String = tenants.iter().map(|id| site.api_auth(id, CLIENT, SECRET)).collect();
+    site.configure_with("<max_output>256k</max_output>", &auth, &CONTENT_TYPES);
+    site.poll_well();
+    for tenant in tenants {
+        for name in CONTENT_TYPES {
+            for n in 0..1500 {
+                let created = site.now() - Duration::seconds(36_000 + 60 * n);
+                let blob = Blob::new(created, &[record(&format!("{tenant}{name}{n}"))]);
+                site.simulator.publish(tenant, name, blob);
+            }
+        }
+    }
+    site.admin(&["backfill", "--from", "5d"]);
+    let mut old = BTreeSet::new();
+    for run in 0..6 {
+        site.simulator.advance(Duration::minutes(1));
+        let live = format!("live{run}");
+        site.publish(GENERAL, Duration::seconds(1), &[&live]);
+        let ids = site.poll_well().ids();
+        assert!(ids.contains(&live), "run {run}");
+        assert!(ids.len() > 100, "run {run}: {}", ids.len());
+        old.extend(ids.iter().filter(|id| id.len() > 40).map(|id| id[..40].to_owned()));
+    }
+    let served: BTreeSet<_> = old.iter().map(|id| id[..36].to_owned()).collect();
+    assert_eq!(served.len(), 3, "each tenant gets its turn: {served:?}");
+}
+
+#[test]
+fn what_is_queued_already_is_not_queued_again() {
+    let site = site();
+    site.poll_well();
+    let at = |ago: Duration| (site.now() - ago).format(&Rfc3339).unwrap();
+    let (week, days, hour) = (at(Duration::days(6)), at(Duration::days(4)), at(Duration::hours(1)));
+    let queue = |from: &str, to: &str| {
+        site.admin(&["backfill", "--from", from, "--to", to, "--content-type", GENERAL]).well()
+    };
+    assert!(queue(&days, &hour).contains(": queued: backfill from "));
+    assert!(queue(&days, &hour).contains("nothing to do, for all of it is queued already"));
+    assert!(queue(&week, &hour).contains("; the rest is queued already"));
+    assert_eq!(backfills(&site).len(), 2);
+    assert_eq!(times(&site, "3d", 3, Duration::minutes(1)), 1);
+}
+
+#[test]
+fn a_tenant_that_no_poll_has_seen_yet_is_no_former_one() {
+    let site = site();
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    let status = site.admin(&["status"]);
+    assert!(!status.stdout.contains("no longer configured"), "{}", status.stdout);
+}
+
+#[test]
+fn here_and_now_a_clock_that_is_early_is_no_fault() {
+    let site = site();
+    site.simulator.advance(Duration::seconds(-20));
+    let run = site.admin(&["backfill", "--from", "4d", "--stdout", "--content-type", GENERAL]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+#[test]
+fn an_estimate_keeps_nobody_waiting_for_a_blob_that_hangs() {
+    let site = site();
+    site.poll_well();
+    site.simulator.fault(Fault::on(Call::Fetch).hang().always());
+    let told = site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    assert!(told.contains("That is about 2 events in 2 blobs"), "{told}");
+}
+
+#[test]
+fn broken_off_is_not_done() {
+    let site = site();
+    site.simulator.fault(Fault::on(Call::Fetch).hang().always());
+    let args = ["backfill", "--from", "4d", "--stdout", "--content-type", GENERAL];
+    let mut child = site.admin_command(&args).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let fetching = |requests: &[office365_simulator::Request]| {
+        requests.iter().any(|request| request.call == Some(Call::Fetch))
+    };
+    assert!(site.simulator.wait_for(PATIENCE, fetching));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(said.contains("0 events from 0 blobs; broken off"), "{said}");
+}
+
+#[test]
+fn a_subscription_that_is_off_is_the_live_streams_matter() {
+    let site = site();
+    site.simulator.set_subscription(TENANT, GENERAL, None);
+    let args = ["backfill", "--from", "4d", "--stdout", "--content-type", GENERAL];
+    let run = site.admin(&args);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.contains("AF20022") && run.stderr.contains("there is no subscription"));
+    assert_eq!(site.calls().get("start"), None, "a look starts nothing");
+
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    // Microsoft takes a while until a start shows.
+    let off = r#"{"error":{"code":"AF20023","message":"disabled"}}"#;
+    let fault = || Fault::on(Call::Content).content_type(GENERAL).respond(400, off).always();
+    site.poll_well();
+    assert_eq!(site.calls()["start"], 1, "once, for the two of them");
+    site.simulator.fault(fault());
+    assert_eq!(site.poll_well().text(), "");
+    assert_eq!(site.admin(&["status"]).code, Some(0));
+}
+
+#[test]
+fn a_slow_live_stream_comes_before_a_backfill() {
+    let site = site();
+    site.configure("<max_output>256k</max_output>");
+    site.poll_well();
+    let put = |ago: Duration, name: &str| {
+        let mut record = record(name);
+        record["Filler"] = "x".repeat(60_000).into();
+        let records = vec![record; 5];
+        site.simulator.publish(TENANT, GENERAL, Blob::new(site.now() - ago, &records));
+    };
+    (1..=40).for_each(|n| put(Duration::hours(3 + n), "old"));
+    let args = ["backfill", "--from", "4d", "--to", "2h", "--content-type", GENERAL];
+    site.admin(&args).well();
+    site.simulator.advance(Duration::minutes(2));
+    put(Duration::minutes(1), "live");
+    let slow = std::time::Duration::from_millis(300);
+    site.simulator.fault(Fault::on(Call::Content).content_type(GENERAL).delay(slow));
+    let ids = site.poll_well().ids();
+    assert_eq!(ids.iter().filter(|id| *id == "live").count(), 5, "{}", ids.len());
 }

@@ -76,7 +76,8 @@ fn a_file_that_is_not_there_is_named() {
     std::fs::remove_file(site.config()).unwrap();
     assert_eq!(site.poll().code, Some(2));
     let expected = format!(
-        "{} can't be read: No such file or directory (os error 2)",
+        "{} can't be read: No such file or directory (os error 2); is it spelt right? Relative paths \
+         begin at HOME",
         site.config().display()
     );
     assert_eq!(error(&site), expected);

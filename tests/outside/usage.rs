@@ -55,6 +55,8 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(completions(&["--home", "/x", "reset", "--t"]), ["--tenant", "--to"]);
     assert_eq!(completions(&["backfill", "--content-type", "Audit.E"]), ["Audit.Exchange"]);
     assert_eq!(completions(&["--log-level", "w"]), ["warning"]);
+    assert_eq!(completions(&["backfill", "--content-type", "=", "D"]), ["DLP.All"]);
+    assert_eq!(completions(&["--log-level", "="]), ["error", "warning", "info", "debug"]);
     assert!(completions(&["status", "--from"]).is_empty());
     assert!(completions(&[""]).contains(&"poll".to_owned()));
 }
