@@ -111,7 +111,7 @@ impl Past {
     }
 
     /// From where on, at the earliest, if it is begun within so many seconds.
-    fn from_within(&self, seconds: i64) -> Timestamp {
+    fn earliest(&self, seconds: i64) -> Timestamp {
         self.from.max(self.now.plus(seconds - RETENTION))
     }
 }
@@ -123,7 +123,7 @@ fn queue(home: &Home, config: &Config, window: &PastWindow) -> Result<(State, Ve
     let _lock = wait_for_lock(&folder)?;
     let Loaded { mut state, keep_previous, .. } = folder.load_state()?;
     let past = Past::of(config, &state, window)?;
-    let from = past.from_within(GRACE.max(2 * config.interval));
+    let from = past.earliest(GRACE.max(2 * config.interval));
     let (mut lines, mut queued) = (Vec::new(), Vec::new());
     for tenant in &past.tenants {
         let tenant_id = state.tenant_id(&tenant.tenant_id);

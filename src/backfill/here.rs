@@ -42,7 +42,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     let clock = Arc::new(Clock::new(state.clock_offset));
     let tokens = Tokens::parse(&home.look().load_tokens());
     // The first listing comes in a moment.
-    let (from, to) = (past.from_within(MINUTE), past.to.unwrap_or(past.now));
+    let (from, to) = (past.earliest(MINUTE), past.to.unwrap_or(past.now));
     let tenants = past.tenants.iter().map(|tenant| {
         let backfill = |name: &ContentType| Backfill::new(*name, from, Some(to));
         let backfills = past.content_types.iter().map(backfill).collect();

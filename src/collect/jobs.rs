@@ -460,9 +460,10 @@ impl Shared {
         self.tenants.iter().filter_map(|tenant| tenant.next_time(now)).min()
     }
 
-    /// Where the run left off, if it had to stop or to leave tenants out.
+    /// Where the run left off, if it had to stop, or to leave tenants or backfills out.
     pub(super) fn turns(&self) -> Turns {
-        if self.halt.is_none() && !self.left_out {
+        let has_past = self.tenants.iter().any(TenantRun::has_past_work);
+        if self.halt.is_none() && !self.left_out && !has_past {
             return Turns::default();
         }
         let tenant_id = |t: usize| self.tenants.get(t).map(|t| t.config.tenant_id.clone());

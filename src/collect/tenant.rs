@@ -395,7 +395,8 @@ impl TenantRun {
     /// The next page of a backfill, if one may be listed at `now`: when nothing else is to be done for
     /// the tenant.
     pub(super) fn next_of_the_past(&mut self, run: &RunContext, now: Instant) -> Option<Step> {
-        if !self.is_due(now) || self.stepping > 0 || self.has_work() {
+        let has_past = self.streams.iter().any(|stream| !stream.is_live());
+        if !has_past || !self.is_due(now) || self.stepping > 0 || self.has_work() {
             return None;
         }
         let access = self.access.clone()?;
@@ -444,7 +445,7 @@ impl TenantRun {
     }
 
     /// Whether anything is left to be done for its backfills.
-    fn has_past_work(&self) -> bool {
+    pub(super) fn has_past_work(&self) -> bool {
         self.streams.iter().any(|stream| !stream.is_live() && stream.has_work())
     }
 

@@ -249,32 +249,25 @@ mod tests {
     #[test]
     fn what_is_asked_for_twice_comes_once() {
         let known = [asked(5 * HOUR, 4 * HOUR), asked(3 * HOUR, 2 * HOUR)];
-        let left = |backfill: Backfill| {
-            let parts = backfill.without(&known).into_iter();
-            parts.map(|b| (at(0).since(b.from), b.until.map(|until| at(0).since(until)))).collect()
-        };
-        let table: [(Backfill, Vec<(i64, Option<i64>)>); 6] = [
-            (asked(5 * HOUR, 4 * HOUR), vec![]),
-            (asked(9 * HOUR, 6 * HOUR), vec![(9 * HOUR, Some(6 * HOUR))]),
-            (asked(9 * HOUR, 4 * HOUR + 9), vec![(9 * HOUR, Some(5 * HOUR))]),
+        let ago = |time| at(0).since(time);
+        let open = Backfill::new(ContentType::General, at(3 * HOUR), None);
+        for (backfill, expected) in [
+            (asked(5 * HOUR, 4 * HOUR), &[][..]),
+            (asked(9 * HOUR, 6 * HOUR), &[(9 * HOUR, Some(6 * HOUR))]),
+            (asked(9 * HOUR, 4 * HOUR + 9), &[(9 * HOUR, Some(5 * HOUR))]),
             (
                 asked(9 * HOUR, HOUR),
-                vec![
-                    (9 * HOUR, Some(5 * HOUR)),
-                    (4 * HOUR, Some(3 * HOUR)),
-                    (2 * HOUR, Some(HOUR)),
-                ],
+                &[(9 * HOUR, Some(5 * HOUR)), (4 * HOUR, Some(3 * HOUR)), (2 * HOUR, Some(HOUR))],
             ),
-            (asked(2 * HOUR, HOUR), vec![(2 * HOUR, Some(HOUR))]),
-            (Backfill::new(ContentType::General, at(3 * HOUR), None), vec![(2 * HOUR, None)]),
-        ];
-        for (backfill, expected) in table {
+            (asked(2 * HOUR, HOUR), &[(2 * HOUR, Some(HOUR))]),
+            (open.clone(), &[(2 * HOUR, None)]),
+        ] {
             let name = backfill.name();
-            let left: Vec<_> = left(backfill);
+            let left = backfill.without(&known);
+            let left: Vec<_> = left.iter().map(|b| (ago(b.from), b.until.map(ago))).collect();
             assert_eq!(left, expected, "{name}");
         }
-        let open = [Backfill::new(ContentType::General, at(3 * HOUR), None)];
-        assert!(asked(2 * HOUR, HOUR).without(&open).is_empty());
+        assert!(asked(2 * HOUR, HOUR).without(&[open]).is_empty());
         let done = [Backfill { done: Some(at(0)), ..asked(5 * HOUR, HOUR) }];
         assert_eq!(asked(4 * HOUR, 3 * HOUR).without(&done).len(), 1, "it is asked for anew");
         let other = [Backfill::new(ContentType::Dlp, at(5 * HOUR), None)];

@@ -8,7 +8,7 @@ use office365_simulator::{Call, Fault, Simulator, Tenant};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::{Admin, CLIENT, SECRET, Site, TENANT, mode_of, write_file};
+use crate::harness::{Admin, CLIENT, SECRET, STATE, Site, TENANT, mode_of, write_file};
 use crate::manners::on_a_terminal;
 use crate::proxies::{Proxy, Rules};
 use crate::trust::tls_site;
@@ -553,4 +553,126 @@ fn a_passing_fault_of_a_moment_is_none() {
     site.simulator.fault(Fault::on(Call::Content).drop_connection());
     let check = site.admin(&["check"]);
     assert_eq!(check.code, Some(0), "{}", check.stdout);
+}
+
+#[test]
+fn what_the_state_knows_of_is_told_as_what_it_is() {
+    let site = Site::new();
+    site.configure_one("");
+    let stuck = site.publish("Audit.General", Duration::minutes(5), &["1"]);
+    let gone = || Fault::on(Call::Fetch).content_id(&stuck).respond(404, "x").always();
+    site.simulator.fault(gone());
+    assert_eq!(site.poll().code, Some(1));
+    let line = failure(&site, "state");
+    assert!(line.contains("1 blob waiting; the last poll failed: content "), "{line}");
+    site.simulator.clear_faults();
+    site.poll_well();
+    assert_eq!(site.admin(&["check"]).code, Some(0));
+
+    // A fault that is mended by now.
+    let refused = r#"{"error":{"code":"AF20012","message":"m"}}"#;
+    site.simulator.fault(Fault::on(Call::Content).respond(400, refused));
+    assert_eq!(site.poll().code, Some(1));
+    let check = site.admin(&["check"]);
+    assert_eq!(check.code, Some(0), "{}", check.stdout);
+    assert!(check.line("warn  state").contains("if all above is well, the next one won't: "));
+    site.poll_well();
+
+    // Auditing is off, which nobody but who starts a subscription finds out.
+    site.configure("");
+    let off =
+        r#"{"error":{"code":"StartSubscription [CorrId=1]","message":"Tenant 1 does not exist."}}"#;
+    site.simulator.fault(Fault::on(Call::Start).content_type("DLP.All").respond(400, off).always());
+    assert_eq!(site.poll().code, Some(1));
+    let check = site.admin(&["check", "--json"]);
+    assert_eq!(check.code, Some(1));
+    let json = check.json();
+    let failed = |f: &&serde_json::Value| f["mark"] == "failure" && f["content_type"] == "DLP.All";
+    let found = json["findings"].as_array().unwrap().iter().find(failed);
+    let text = found.unwrap()["text"].as_str().unwrap();
+    assert!(text.contains("auditing is off for this tenant"), "{text}");
+}
+
+#[test]
+fn polls_that_have_stopped_and_a_damaged_state_are_told() {
+    let site = Site::new();
+    site.poll_well();
+    site.poll_well();
+    let before = site.state();
+    let mut state = before.clone();
+    state["last_poll"] = json!("2026-01-01T00:00:00Z");
+    fs::write(site.path(STATE), state.to_string()).unwrap();
+    let line = failure(&site, "state");
+    assert!(line.contains("no poll has run to its end for ") && line.contains("one is due every"));
+    fs::write(site.path(STATE), before.to_string()).unwrap();
+    assert_eq!(site.admin(&["check"]).code, Some(0));
+    fs::write(site.path(STATE), "{").unwrap();
+    let check = site.admin(&["check"]);
+    assert_eq!(check.code, Some(0), "{}", check.stdout);
+    assert!(check.line("warn  state").contains("its previous copy is used"), "{}", check.stdout);
+    let status = site.admin(&["status"]);
+    assert_eq!(status.code, Some(0));
+    assert!(status.line("warning: ").contains("its previous copy is used"));
+}
+
+#[test]
+fn our_own_files_are_nobody_elses() {
+    let site = Site::new();
+    site.poll_well();
+    let clean = site.admin(&["check"]).stdout;
+    assert!(!clean.contains("has mode"), "{clean}");
+    let open = |path: &str, mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(site.path(path), permissions).unwrap();
+    };
+    open("var/wodles/wodle-office365", 0o755);
+    open("var/wodles/wodle-office365/token.json", 0o604);
+    open("logs/wodle-office365.log", 0o666);
+    let check = site.admin(&["check"]);
+    assert_eq!(check.code, Some(0));
+    assert!(
+        check.line("wodle-office365 has mode 0755, so others may use it: chmod go= ").len() > 9
+    );
+    check.line("token.json has mode 0604, so others may use it: chmod o= ");
+    assert!(check.line("warn  log").contains("has mode 0666, so others may use it: chmod go= "));
+}
+
+#[test]
+fn a_subscription_that_was_started_this_moment_is_no_fault() {
+    let site = Site::new();
+    site.configure_one("");
+    let off = r#"{"error":{"code":"AF20023","message":"disabled"}}"#;
+    site.simulator.fault(Fault::on(Call::Content).respond(400, off).always());
+    let check = site.admin(&["check", "--start"]);
+    assert_eq!(check.code, Some(0), "{}", check.stdout);
+    assert!(check.line("warn  listing").contains("was started a moment ago"));
+    assert!(failure(&site, "listing").contains("AF20023"), "later it is one");
+}
+
+#[test]
+fn answers_that_are_not_microsofts_are_told_as_such() {
+    let site = Site::new();
+    site.poll_well();
+    for (call, check, status, body, expected) in [
+        (Call::Token, "login", 302, "", "a page to log in to the network, in between?"),
+        (Call::Token, "login", 401, "", "no answer of Microsoft's login host"),
+        (Call::Token, "login", 400, r#"{"error":"x"}"#, "is login_url right, if it is given?"),
+        (Call::Token, "login", 502, "<html>bad gateway", "a passing fault of the login host or of"),
+        (Call::Token, "login", 200, "<html>welcome", "is a proxy, or a page to log in to the net"),
+        (Call::Content, "listing", 403, "<html>no", "does a proxy or a firewall forbid it?"),
+        (Call::Content, "listing", 401, "", "does tenant_id name the tenant, and api_type its"),
+        (Call::Content, "listing", 200, "<html>welcome", "is a proxy in between?"),
+        (
+            Call::Content,
+            "listing",
+            400,
+            r#"{"error":{"code":"AF77777","message":"new"}}"#,
+            "see the Office 365 Management Activity API reference, Errors",
+        ),
+    ] {
+        site.simulator.clear_faults();
+        site.simulator.fault(Fault::on(call).respond(status, body).always());
+        let line = failure(&site, check);
+        assert!(line.contains(expected), "{status} {body}: {line}");
+    }
 }
