@@ -56,10 +56,12 @@ pub fn run(common: &Common, window: &PastWindow, here: bool) -> Result<u8, Error
             .and_then(|network| Estimator::new(&home, &config, &state, network).estimate(&queued));
         let max_eps = home.internal_option("wazuh_modules.max_eps").unwrap_or(DEFAULT_MAX_EPS);
         say(&drained(estimate, max_eps.clamp(1, MOST_EPS), &config))?;
-        say(
+        say(if config.enabled {
             "The next polls work it off, behind the live streams; wodle-office365 status shows how \
-             far they are.",
-        )?;
+             far they are."
+        } else {
+            "Polls work it off once the configuration says <enabled>yes</enabled>."
+        })?;
     }
     Ok(0)
 }
@@ -145,7 +147,7 @@ fn queue(home: &Home, config: &Config, window: &PastWindow) -> Result<(State, Ve
             let mut asked = Backfill::new(content_type, from, past.to);
             live.into_iter().for_each(|live| asked.join(live));
             let whole = asked.name();
-            let parts = asked.without(&kept.backfills);
+            let parts = asked.without(&mut kept.backfills);
             if parts.is_empty() {
                 lines.push(format!("{name}: nothing to do, for all of it is queued already"));
             }

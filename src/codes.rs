@@ -201,14 +201,14 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         "AF20030",
         "the time window is longer than a day, or outside the 7 days that the API keeps",
-        "nothing needs to be done, a narrower one is asked for, and what is lost is told as a gap; set this machine's \
-         clock if it is wrong",
+        "nothing needs to be done, a narrower one is asked for, and what is lost is told as a gap; if it \
+         lasts, set this machine's clock, or report it as a fault of wodle-office365",
     ),
     row(
         "AF20055",
         "the time window is older than the 7 days that the API keeps, or its ends are swapped",
-        "nothing needs to be done, a later one is asked for, and what is lost is told as a gap; set this machine's \
-         clock if it is wrong",
+        "nothing needs to be done, a later one is asked for, and what is lost is told as a gap; if it \
+         lasts, set this machine's clock, or report it as a fault of wodle-office365",
     ),
     row(
         "AF20031",
@@ -218,8 +218,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         "AF20050",
         "the API no longer has this content",
-        "nothing needs to be done, it is tried once more, then told as a gap; look for the events in the Microsoft \
-         Purview portal > Solutions > Audit",
+        "look for its events in the Microsoft Purview portal > Solutions > Audit; a poll tries it once \
+         more before it tells a gap",
     ),
     row(
         "AF20051",
@@ -229,8 +229,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
     row(
         "AF20052",
         "the API doesn't take this content's id",
-        "nothing needs to be done, it is tried once more, then told as a gap; look for the events in the Microsoft \
-         Purview portal > Solutions > Audit",
+        "look for its events in the Microsoft Purview portal > Solutions > Audit; a poll tries it once \
+         more before it tells a gap",
     ),
     row(
         "AF50000",

@@ -44,6 +44,12 @@ impl Wodle {
         program.is_some_and(|path| path.file_name().is_some_and(|name| name == "wodle-office365"))
     }
 
+    /// Whether it may start this program by way of another one.
+    #[must_use]
+    pub fn may_be_ours(&self) -> bool {
+        !self.is_ours() && self.command.contains("wodle-office365")
+    }
+
     /// The arguments of its command, the program first.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {

@@ -108,6 +108,7 @@ impl<'a> GapView<'a> {
 #[derive(Debug, Serialize)]
 struct BackfillView<'a> {
     content_type: ContentType,
+    configured: bool,
     from: Timestamp,
     /// None: up to where the live stream will begin.
     to: Option<Timestamp>,
@@ -155,7 +156,7 @@ impl<'a> View<'a> {
                     problems.push(format!("{name} {what}: {failed}: {error}"));
                 }
             }
-            for backfill in &tenant.backfills {
+            for backfill in tenant.backfills.iter().filter(|backfill| backfill.configured) {
                 if let Some(error) = backfill.last_error {
                     let (what, failed) = (backfill.content_type, failed(backfill.failures));
                     problems.push(format!("{name} {what}: its backfill {failed}: {error}"));
@@ -210,7 +211,14 @@ impl<'a> TenantView<'a> {
             last_error,
             paused_until: left.map(|left| now.plus(i64::from(left))),
             streams: streams.collect(),
-            backfills: tenant.backfills.iter().map(BackfillView::of).collect(),
+            backfills: tenant
+                .backfills
+                .iter()
+                .map(|backfill| {
+                    let configured = configured && state.is_subscribed(backfill.content_type);
+                    BackfillView::of(backfill, configured)
+                })
+                .collect(),
         }
     }
 }
@@ -238,11 +246,12 @@ impl<'a> StreamView<'a> {
 }
 
 impl<'a> BackfillView<'a> {
-    fn of(backfill: &'a Backfill) -> Self {
+    fn of(backfill: &'a Backfill, configured: bool) -> Self {
         let Backfill { content_type, from, until: to, stream, done, .. } = backfill;
         let (failures, last_error) = in_words(&stream.health);
         Self {
             content_type: *content_type,
+            configured,
             from: *from,
             to: *to,
             position: to.map_or(stream.position, |to| stream.position.min(to)),

@@ -14,7 +14,7 @@ use crate::config::{self, Credential, is_guid};
 use crate::content::{ContentType, Reaction};
 use crate::credentials;
 use crate::http::Stage;
-use crate::state::{CLOCK_TOLERANCE, Stream, Window};
+use crate::state::{CLOCK_TOLERANCE, Stream, Window, edge_margin};
 use crate::timestamp::{DAY, MINUTE, Timestamp, age};
 use crate::words::of;
 
@@ -50,6 +50,7 @@ impl<'a> TenantCheck<'a> {
     }
 
     pub(super) fn run(mut self) -> Findings {
+        self.ids();
         let credentials = self.credentials();
         let reached = self.reach();
         match (credentials, reached) {
@@ -60,6 +61,33 @@ impl<'a> TenantCheck<'a> {
         }
         self.state();
         self.findings
+    }
+
+    /// The two ids, as far as their looks tell.
+    fn ids(&mut self) {
+        let tenant = self.tenant;
+        let ids = [("tenant_id", &tenant.tenant_id), ("client_id", &tenant.client_id)];
+        for (name, id) in ids {
+            let is_domain = name == "tenant_id" && id.contains('.');
+            if !is_guid(id) && !is_domain {
+                self.findings.warning(
+                    "configuration",
+                    format!(
+                        "{name} {id} is no GUID{}: copy it from the application's Overview page in \
+                         the Entra admin center",
+                        if name == "tenant_id" { " and no domain name" } else { "" }
+                    ),
+                );
+            }
+        }
+        if tenant.tenant_id.eq_ignore_ascii_case(&tenant.client_id) {
+            self.findings.failure(
+                "configuration",
+                "tenant_id and client_id are the same: tenant_id is the Directory (tenant) ID, \
+                 client_id the Application (client) ID of the application's Overview page in the \
+                 Entra admin center",
+            );
+        }
     }
 
     /// What it signs in with.
@@ -109,28 +137,6 @@ impl<'a> TenantCheck<'a> {
                     );
                 }
             }
-        }
-        let ids = [("tenant_id", &tenant.tenant_id), ("client_id", &tenant.client_id)];
-        for (name, id) in ids {
-            let is_domain = name == "tenant_id" && id.contains('.');
-            if !is_guid(id) && !is_domain {
-                self.findings.warning(
-                    "configuration",
-                    format!(
-                        "{name} {id} is no GUID{}: copy it from the application's Overview page in \
-                         the Entra admin center",
-                        if name == "tenant_id" { " and no domain name" } else { "" }
-                    ),
-                );
-            }
-        }
-        if tenant.tenant_id.eq_ignore_ascii_case(&tenant.client_id) {
-            self.findings.failure(
-                "configuration",
-                "tenant_id and client_id are the same: tenant_id is the Directory (tenant) ID, \
-                 client_id the Application (client) ID of the application's Overview page in the \
-                 Entra admin center",
-            );
         }
         Some(credentials)
     }
@@ -322,24 +328,32 @@ impl<'a> TenantCheck<'a> {
     fn listing(&mut self, access: &Access, on: &[ContentType]) {
         let state = self.context.state;
         let known = state.tenants.get(&state.tenant_id(&self.tenant.tenant_id));
-        let has_failed = |name: &ContentType| {
-            let stream = known.and_then(|tenant| tenant.streams.get(name));
-            stream.is_some_and(|stream| stream.health.last_error.is_some())
-        };
-        let Some((first, others)) = on.split_first() else {
+        if on.is_empty() {
             self.findings.skipped("listing", "no subscription is on, so there is nothing to list");
-            return;
-        };
-        self.list(access, *first);
-        for content_type in others.iter().filter(|name| has_failed(name)) {
-            self.list(access, *content_type);
+        }
+        for (n, content_type) in on.iter().enumerate() {
+            let stream = known.and_then(|tenant| tenant.streams.get(content_type));
+            let failed = stream.filter(|stream| stream.health.last_error.is_some());
+            if n == 0 || failed.is_some() {
+                self.list(access, *content_type, failed);
+            }
         }
     }
 
-    fn list(&mut self, access: &Access, content_type: ContentType) {
+    /// Lists the last day, and where a stream stands that the last poll `failed`.
+    fn list(&mut self, access: &Access, content_type: ContentType, failed: Option<&Stream>) {
         let now = self.clock.now();
         let (start, end) = (now.plus(MINUTE - DAY), now);
         let window = Window { start, from: start, end, lost: None };
+        let stuck = failed.map(|stream| stream.window(stream.position, now, edge_margin(1)));
+        let stuck = stuck.filter(|stuck| stuck.start < start);
+        if let Some(window) = stuck
+            && let Err(trouble) = again(|| self.api.list(access, content_type, &window, None))
+        {
+            self.failed("listing", &trouble);
+            self.findings.in_stream(content_type);
+            return;
+        }
         match again(|| self.api.list(access, content_type, &window, None)) {
             Ok(page) => {
                 self.listed.push(content_type);
@@ -438,6 +452,10 @@ impl<'a> TenantCheck<'a> {
         let is_listed = self.listed.contains(&content_type);
         let stuck = stream.waiting.iter().any(|blob| blob.failed_runs > 0);
         match &stream.health.last_error {
+            // Said above.
+            Some(_) if self.signed_in && stream.start_error.is_some() => {
+                self.findings.warning("state", format!("{found}; its subscription is not on"))
+            }
             Some(error) if stuck || (self.signed_in && !is_listed) => {
                 self.findings.failure("state", format!("{found}; the last poll failed: {error}"))
             }

@@ -88,6 +88,19 @@ pub(super) fn judge(
             let text = format!("{place}: {what}: say <disabled>no in it and restart Wazuh");
             findings.warning("wodle", text);
         }
+        ([], None) if blocks.iter().any(|b| b.wodle.may_be_ours() && !b.wodle.disabled) => {
+            let through = blocks.iter().filter(|block| block.wodle.may_be_ours());
+            for block in through {
+                findings.warning(
+                    "wodle",
+                    format!(
+                        "{}: this block seems to start the polls by way of another program, so it \
+                         can't be judged here: let <command> begin with the path of wodle-office365",
+                        block.place
+                    ),
+                );
+            }
+        }
         ([], None) => {
             findings.warning(
                 "wodle",
@@ -113,8 +126,9 @@ pub(super) fn judge(
         _ => {}
     }
     for block in enabled {
-        let others: Vec<_> =
-            blocks.iter().filter(|other| !std::ptr::eq(other.wodle, block.wodle)).collect();
+        let is_other =
+            |other: &&Block<'_>| !std::ptr::eq(other.wodle, block.wodle) && !other.wodle.disabled;
+        let others: Vec<_> = blocks.iter().filter(is_other).collect();
         let mut faults = faults(ours, block.wodle, &others, &hash);
         if block.is_remote && !ours.remote_commands {
             faults.push(format!(
@@ -307,6 +321,8 @@ mod tests {
             let told = told(&block(POLL, timeout));
             assert_eq!(told, format!("Ok wodle: own:1: {POLL}"));
         }
+        let disabled = block("/bin/x", "<disabled>yes</disabled>");
+        assert!(told(&(block(POLL, "") + &disabled)).starts_with("Ok "), "its tag bothers nobody");
         let hashed = block(POLL, "<verify_sha256>00FF</verify_sha256>");
         assert!(told(&hashed).starts_with("Ok "));
         assert!(told(&block("/usr/bin/wodle-office365", "")).starts_with("Ok "));
@@ -319,6 +335,8 @@ mod tests {
             (block("/usr/bin/other poll", ""), "nothing starts the polls yet"),
             (block("/usr/bin/wodle-office365 status", ""), "nothing starts the polls yet"),
             (block(POLL, "<disabled>yes</disabled>"), "is disabled: say <disabled>no"),
+            (block("nice /usr/bin/wodle-office365 poll", ""), "by way of another program"),
+            (block("/bin/sh -c \"wodle-office365 poll\"", ""), "by way of another program"),
             (block(POLL, "") + "\n" + &block(POLL, ""), "and so do the ones at own:2"),
             (
                 block(POLL, "<timeout>359</timeout>"),

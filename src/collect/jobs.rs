@@ -483,9 +483,13 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::Walk;
     use super::super::tenant::with_streams;
     use super::*;
     use crate::clock::Clock;
+    use crate::content::Blob;
+    use crate::state::{Backfill, Stream, Tenant, Waiting};
+    use crate::timestamp::{DAY, Timestamp};
 
     fn context() -> RunContext {
         RunContext::of(&Arc::new(Clock::new(0)))
@@ -565,5 +569,46 @@ mod tests {
         let late = Instant::now() + LAST_CALL * 2;
         assert_eq!(take_all(&mut shared, late), [0, 1, 2]);
         assert!(!shared.is_after_last_call(late + LAST_CALL));
+    }
+
+    #[test]
+    fn backfills_with_much_to_do_keep_no_live_stream_from_being_listed() {
+        let now = Timestamp::from_unix(1_800_000_000);
+        let names = ContentType::ALL;
+        let waiting = |name: ContentType| {
+            let blob = |n| Blob {
+                id: format!("{name}{n}"),
+                uri: String::new(),
+                created: Some(now.plus(-4 * DAY)),
+                expires: None,
+            };
+            (0..1000).map(|n| Waiting::new(blob(n), now)).collect()
+        };
+        let tenant = || {
+            let mut run = with_streams(&names.map(|name| (name, 60)));
+            let mut state = Tenant::default();
+            for name in names {
+                let live = Stream { origin: None, ..Stream::first(true, None, now.plus(-60)) };
+                state.streams.insert(name, live);
+                let mut backfill = Backfill::new(name, now.plus(-5 * DAY), Some(now.plus(-3600)));
+                backfill.stream.waiting = waiting(name);
+                state.backfills.push(backfill);
+            }
+            run.take_state(state, &names, now);
+            run.take_subscriptions(&names, now);
+            run
+        };
+        let mut shared = Shared::new(vec![tenant(), tenant()], &Turns::default(), 8, 10);
+        let job = shared.take_job(&context(), true, Instant::now());
+        assert!(matches!(job, Some(Job::Step(_, Step::List(_), _))), "live streams come first");
+        // The next run begins behind the backfill whose turn it was.
+        for tenant in &mut shared.tenants {
+            for stream in tenant.streams.iter_mut().filter(|stream| stream.is_live()) {
+                stream.walk = Walk::Done;
+            }
+        }
+        let job = shared.take_job(&context(), true, Instant::now());
+        assert!(matches!(job, Some(Job::Fetch(_))), "then their blobs");
+        assert!(shared.turns().past.is_some() && shared.turns().fetched.is_none());
     }
 }

@@ -716,6 +716,16 @@ mod tests {
     }
 
     #[test]
+    fn what_overflows_is_listed_again_even_if_its_time_cannot_be_read() {
+        let mut run = stream(at(20 * HOUR));
+        let blob = |n: u32| Blob { created: None, ..blob(&n.to_string(), at(0)) };
+        list(&mut run, Page { blobs: (0..1500).map(blob).collect(), next: None }).unwrap();
+        finish(&mut run);
+        assert_eq!(run.state.waiting.len(), MOST_WAITING);
+        assert!(run.state.listing_start(HOUR) <= at(20 * HOUR));
+    }
+
+    #[test]
     fn a_blob_on_two_pages_is_queued_once() {
         let mut run = stream(at(HOUR));
         list(&mut run, page(&["a", "b"], Some("2"))).unwrap();

@@ -52,6 +52,15 @@ impl Junction {
 /// A window; without an end, one up to the live stream.
 type Span = (Timestamp, Option<Timestamp>);
 
+/// What is left of a window without another: what comes before and behind that.
+fn without((from, until): Span, (other_from, other_until): Span) -> Vec<Span> {
+    let end = until.map_or(other_from, |until| until.min(other_from));
+    let first = (from < other_from).then_some((from, Some(end)));
+    let last = other_until.map(|end| (from.max(end), until));
+    let last = last.filter(|(from, until)| until.is_none_or(|until| *from < until));
+    first.into_iter().chain(last).collect()
+}
+
 impl Backfill {
     /// Asks for what became available from `from` on: until `until`, or until where the live stream
     /// begins.
@@ -122,25 +131,28 @@ impl Backfill {
         self.settled |= self.is_listed() && late;
     }
 
-    /// What is left of it without what `others` bring already.
+    /// What is left of it without what `others` will bring. What they have written already is not their
+    /// business any more.
     #[must_use]
-    pub fn without(self, others: &[Self]) -> Vec<Self> {
-        let same = |other: &&Self| other.content_type == self.content_type && other.done.is_none();
+    pub fn without(self, others: &mut [Self]) -> Vec<Self> {
         let mut parts = vec![(self.from, self.until)];
-        for other in others.iter().filter(same) {
-            parts = parts.into_iter().flat_map(|part| other.leave_of(part)).collect();
+        let mut waiting = Vec::new();
+        for other in others.iter_mut().filter(|other| other.content_type == self.content_type) {
+            if !other.is_listed() {
+                let left = (other.stream.position.max(other.from), other.until);
+                parts = parts.into_iter().flat_map(|part| without(part, left)).collect();
+            } else if other.until <= self.until || self.until.is_none() {
+                // What of it becomes available late is this one's.
+                other.settled = true;
+            }
+            waiting.extend(other.stream.waiting.iter().map(|b| (fingerprint(&b.id), b.created)));
         }
-        let new = |(from, until)| Self::new(self.content_type, from, until);
-        parts.into_iter().map(new).collect()
-    }
-
-    /// What it leaves of a window: what comes before and behind it.
-    fn leave_of(&self, (from, until): Span) -> Vec<Span> {
-        let before = |a: Option<Timestamp>, b: Timestamp| Some(a.map_or(b, |a| a.min(b)));
-        let first = Some((from, before(until, self.from))).filter(|_| from < self.from);
-        let last = self.until.map(|end| (from.max(end), until));
-        let last = last.filter(|(from, until)| until.is_none_or(|until| *from < until));
-        first.into_iter().chain(last).collect()
+        let part = |(from, until)| {
+            let mut part = Self::new(self.content_type, from, until);
+            waiting.iter().for_each(|(key, created)| part.stream.delivered.insert(*key, *created));
+            part
+        };
+        parts.into_iter().map(part).collect()
     }
 
     /// Takes a run down at `now`; false when it can be forgotten.
@@ -248,8 +260,12 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_twice_comes_once() {
-        let known = [asked(5 * HOUR, 4 * HOUR), asked(3 * HOUR, 2 * HOUR)];
+        let mut known = [asked(5 * HOUR, 4 * HOUR), asked(3 * HOUR, 2 * HOUR)];
         let ago = |time| at(0).since(time);
+        let mut left = |backfill: Backfill| -> Vec<_> {
+            let parts = backfill.without(&mut known);
+            parts.iter().map(|b| (ago(b.from), b.until.map(ago))).collect()
+        };
         let open = Backfill::new(ContentType::General, at(3 * HOUR), None);
         for (backfill, expected) in [
             (asked(5 * HOUR, 4 * HOUR), &[][..]),
@@ -263,14 +279,37 @@ mod tests {
             (open.clone(), &[(2 * HOUR, None)]),
         ] {
             let name = backfill.name();
-            let left = backfill.without(&known);
-            let left: Vec<_> = left.iter().map(|b| (ago(b.from), b.until.map(ago))).collect();
-            assert_eq!(left, expected, "{name}");
+            assert_eq!(left(backfill), expected, "{name}");
         }
-        assert!(asked(2 * HOUR, HOUR).without(&[open]).is_empty());
-        let done = [Backfill { done: Some(at(0)), ..asked(5 * HOUR, HOUR) }];
-        assert_eq!(asked(4 * HOUR, 3 * HOUR).without(&done).len(), 1, "it is asked for anew");
-        let other = [Backfill::new(ContentType::Dlp, at(5 * HOUR), None)];
-        assert_eq!(asked(4 * HOUR, 3 * HOUR).without(&other).len(), 1);
+        assert!(asked(2 * HOUR, HOUR).without(&mut [open]).is_empty());
+        let mut other = [Backfill::new(ContentType::Dlp, at(5 * HOUR), None)];
+        assert_eq!(asked(4 * HOUR, 3 * HOUR).without(&mut other).len(), 1);
+    }
+
+    #[test]
+    fn what_another_one_has_written_comes_again_and_what_waits_in_it_does_not() {
+        let mut known = [asked(5 * HOUR, HOUR)];
+        known[0].stream.position = at(3 * HOUR);
+        known[0].stream.waiting.push(waiting("waits", at(4 * HOUR)));
+        let parts = asked(6 * HOUR, HOUR).without(&mut known);
+        assert_eq!(parts.len(), 1);
+        assert_eq!((parts[0].from, parts[0].until), (at(6 * HOUR), Some(at(3 * HOUR))));
+        assert!(parts[0].stream.delivered.contains(fingerprint("waits")));
+        // Written, but listed again for a while: that is the new one's from now on.
+        let mut known = [asked(5 * HOUR, 60)];
+        known[0].stream.position = at(60);
+        let parts = asked(4 * HOUR, 60).without(&mut known);
+        assert_eq!((parts[0].from, parts[0].until), (at(4 * HOUR), Some(at(60))));
+        assert!(known[0].is_over());
+    }
+
+    #[test]
+    fn what_the_live_stream_brings_again_is_no_longer_its() {
+        let mut backfill = asked(5 * HOUR, HOUR);
+        backfill.stream.waiting = vec![waiting("a", at(4 * HOUR)), waiting("b", at(2 * HOUR))];
+        backfill.leave_to_live(at(3 * HOUR));
+        assert_eq!(backfill.until, Some(at(3 * HOUR)));
+        let ids: Vec<_> = backfill.stream.waiting.iter().map(|blob| blob.id.as_str()).collect();
+        assert_eq!(ids, ["a"]);
     }
 }

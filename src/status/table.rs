@@ -126,8 +126,11 @@ fn of_backfill(text: &mut String, backfill: &BackfillView<'_>) {
     let waits = of(*waiting as u64, "blob");
     let how_far = match (done, to) {
         (Some(done), _) => format!("done at {done}"),
+        (None, _) if !backfill.configured => {
+            "waits, for its content type is no longer configured".to_owned()
+        }
         (None, None) => "waits until the live stream has begun".to_owned(),
-        (None, Some(to)) if position >= to && *waiting == 0 => {
+        (None, Some(to)) if position >= to && *waiting == 0 && backfill.last_error.is_none() => {
             "written; it is listed again for a while, for what becomes available late".to_owned()
         }
         (None, Some(to)) => {

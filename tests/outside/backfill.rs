@@ -459,6 +459,44 @@ fn between_a_backfill_and_a_live_stream_that_begins_later_is_no_hole() {
 }
 
 #[test]
+fn a_live_stream_that_fails_has_its_place_all_the_same() {
+    let site = site();
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    let refused = r#"{"error":{"code":"AF20012","message":"m"}}"#;
+    site.simulator.fault(Fault::on(Call::Content).content_type(GENERAL).respond(400, refused));
+    let run = site.poll();
+    assert_eq!((run.code, run.ids()), (Some(1), vec!["2h".to_owned(), "3d".to_owned()]));
+    site.simulator.advance(Duration::minutes(5));
+    site.publish(GENERAL, Duration::minutes(3), &["after"]);
+    assert_eq!(times(&site, "after", 3, Duration::minutes(1)), 1);
+}
+
+#[test]
+fn what_was_written_comes_again_for_whoever_asks_again() {
+    let site = site();
+    site.poll_well();
+    let args = ["backfill", "--from", "4d", "--content-type", GENERAL];
+    for _ in 0..2 {
+        site.admin(&args).well();
+        assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+        assert_eq!(site.poll_well().text(), "");
+    }
+}
+
+#[test]
+fn a_content_type_that_is_no_longer_configured_keeps_its_backfill_waiting() {
+    let site = site();
+    site.poll_well();
+    site.admin(&["backfill", "--from", "4d", "--content-type", GENERAL]).well();
+    site.configure_with("", &site.api_auth(TENANT, CLIENT, SECRET), &["DLP.All"]);
+    assert_eq!(site.poll_well().text(), "");
+    site.admin(&["status"]).line("waits, for its content type is no longer configured");
+    assert_eq!(backfills(&site)[0]["configured"], false);
+    site.configure("");
+    assert_eq!(site.poll_well().ids(), ["2h", "3d"]);
+}
+
+#[test]
 fn another_name_for_the_tenant_doubles_nothing() {
     let site = site();
     site.poll_well();
@@ -634,6 +672,8 @@ fn a_slow_live_stream_comes_before_a_backfill() {
     (1..=40).for_each(|n| put(Duration::hours(3 + n), "old"));
     let args = ["backfill", "--from", "4d", "--to", "2h", "--content-type", GENERAL];
     site.admin(&args).well();
+    site.poll_well();
+    assert_ne!(backfills(&site)[0]["waiting"], 0, "that could be fetched at once");
     site.simulator.advance(Duration::minutes(2));
     put(Duration::minutes(1), "live");
     let slow = std::time::Duration::from_millis(300);

@@ -175,7 +175,7 @@ const API: [(&str, u16, [&str; 2]); 22] = [
     ("AF20031", 400, ["the link to the next page", "listed again from its first page"]),
     ("AF20050", 400, ["no longer has this content", "Microsoft Purview portal > Solutions > Audit"]),
     ("AF20051", 400, ["the content has expired", "look for its events in the Microsoft Purview portal"]),
-    ("AF20052", 400, ["doesn't take this content's id", "tried once more"]),
+    ("AF20052", 400, ["doesn't take this content's id", "a poll tries it once more"]),
     ("AF20055", 400, ["older than the 7 days", "told as a gap"]),
     ("AF50000", 500, ["an internal error on Microsoft's side", "Service health"]),
     ("AF50005", 500, ["an internal error on Microsoft's side", "Service health"]),
@@ -591,6 +591,26 @@ fn what_the_state_knows_of_is_told_as_what_it_is() {
     let found = json["findings"].as_array().unwrap().iter().find(failed);
     let text = found.unwrap()["text"].as_str().unwrap();
     assert!(text.contains("auditing is off for this tenant"), "{text}");
+    assert_eq!((&found.unwrap()["check"], &json["failures"]), (&json!("subscriptions"), &json!(1)));
+}
+
+#[test]
+fn a_backlog_that_cannot_be_listed_is_no_matter_of_the_past() {
+    let site = Site::new();
+    site.configure_one("");
+    site.poll_well();
+    site.simulator.advance(Duration::hours(50));
+    let refused = r#"{"error":{"code":"AF20012","message":"m"}}"#;
+    let fault = || Fault::on(Call::Content).respond(400, refused);
+    site.simulator.fault(fault().always());
+    assert_eq!(site.poll().code, Some(1));
+    // The last day can be listed, but not where the stream stands.
+    site.simulator.clear_faults();
+    site.simulator.fault(fault());
+    let check = site.admin(&["check"]);
+    assert_eq!(check.code, Some(1), "{}", check.stdout);
+    assert!(check.line("FAIL  listing").contains("AF20012"), "{}", check.stdout);
+    assert_eq!(site.admin(&["check"]).code, Some(0), "it is mended");
 }
 
 #[test]
