@@ -202,13 +202,13 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "AF20030",
         "the time window is longer than a day, or outside the 7 days that the API keeps",
         "nothing needs to be done, a narrower one is asked for, and what is lost is told as a gap; if it \
-         lasts, set this machine's clock, or report it as a fault of wodle-office365",
+         lasts, set this machine's clock",
     ),
     row(
         "AF20055",
         "the time window is older than the 7 days that the API keeps, or its ends are swapped",
         "nothing needs to be done, a later one is asked for, and what is lost is told as a gap; if it \
-         lasts, set this machine's clock, or report it as a fault of wodle-office365",
+         lasts, set this machine's clock",
     ),
     row(
         "AF20031",
