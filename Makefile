@@ -1,5 +1,5 @@
 # Everything that a newcomer, a packager or CI does here. `make demo` and `make test` need cargo, a C
-# compiler (for ring) and make, nothing else.
+# compiler (for ring), make and bash (for the completions' test), nothing else.
 
 CARGO ?= cargo
 BINARY = target/release/wodle-office365
