@@ -185,13 +185,6 @@ pub enum When {
     Ago(i64),
 }
 
-impl PastWindow {
-    fn of(from: Option<When>, raw: &mut Raw) -> Option<Self> {
-        let (tenant, content_type) = (raw.tenant.take(), raw.content_type);
-        Some(Self { from: from?, to: raw.to, tenant, content_type })
-    }
-}
-
 impl When {
     fn parse(text: &str) -> Option<Self> {
         if let Some(time) = Timestamp::parse(text) {
@@ -358,7 +351,7 @@ fn time(option: &str, value: &OsStr) -> Result<When, String> {
 
 impl Raw {
     /// What was asked for, with all that it needs and nothing that it doesn't take.
-    fn command(mut self) -> Result<Command, String> {
+    fn command(self) -> Result<Command, String> {
         let name = self.command.as_deref().unwrap_or("poll");
         let Some((name, options)) = COMMANDS.into_iter().find(|(known, _)| *known == name) else {
             // It may be a misplaced `help`.
@@ -377,8 +370,9 @@ impl Raw {
             "check" => Command::Check { common, tenant: self.tenant, start, json },
             "status" => Command::Status { common, json },
             "backfill" => {
-                let window = PastWindow::of(self.from, &mut self);
-                let window = window.ok_or("backfill needs --from T, such as --from 7d")?;
+                let from = self.from.ok_or("backfill needs --from T, such as --from 7d")?;
+                let (tenant, content_type) = (self.tenant, self.content_type);
+                let window = PastWindow { from, to: self.to, tenant, content_type };
                 Command::Backfill { common, window, stdout }
             }
             "reset" => match (self.tenant, self.content_type, self.to) {

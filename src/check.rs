@@ -18,14 +18,13 @@ use log::LevelFilter;
 
 use self::finding::{Findings, Report};
 use self::tenant::TenantCheck;
-use crate::args::{Common, ConfigSource};
+use crate::args::Common;
 use crate::collect::is_twin;
 use crate::config::{Config, Tenant};
 use crate::error::Error;
 use crate::http::Http;
-use crate::logging;
 use crate::parent;
-use crate::setup::{network, read_config, tenants_named};
+use crate::setup::{config_path, network, read_config, tenants_named};
 use crate::state::State;
 use crate::store::{AGENT, Home, OSSEC, sha256};
 
@@ -123,11 +122,7 @@ fn wazuh_side(
     let folder = full(&request.common.home);
     let ours = wazuh::Ours {
         home: &folder,
-        config: match &request.common.config {
-            ConfigSource::Default => Some(full(&home.config())),
-            ConfigSource::File(path) => Some(full(path)),
-            ConfigSource::Stdin => None,
-        },
+        config: config_path(request.common, home).map(|path| full(&path)),
         tenants: ids.collect(),
         longest_run: config.longest_run(),
         interval: u64::try_from(config.interval).unwrap_or_default(),
@@ -146,11 +141,10 @@ fn check_tenants(context: &Context<'_>, tenants: &[Arc<Tenant>]) -> Vec<Findings
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Findings)>> = Mutex::default();
     let work = || {
-        while let Some(tenant) = {
+        while let Some((n, tenant)) = {
             let n = next.fetch_add(1, Ordering::Relaxed);
             tenants.get(n).map(|tenant| (n, tenant))
         } {
-            let (n, tenant) = tenant;
             let findings = TenantCheck::new(context, tenant).run();
             results.lock().unwrap_or_else(PoisonError::into_inner).push((n, findings));
         }
@@ -195,18 +189,4 @@ fn shown(request: &Request<'_>, report: &Report) -> String {
     let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let plain = is_set("NO_COLOR").is_some() || is_set("TERM").is_some_and(|term| term == "dumb");
     report.text(io::stdout().is_terminal() && !plain)
-}
-
-/// What the configuration is called in messages.
-fn config_name(home: &Home, common: &Common) -> String {
-    match &common.config {
-        ConfigSource::Default => home.config().display().to_string(),
-        ConfigSource::File(path) => path.display().to_string(),
-        ConfigSource::Stdin => "(stdin)".to_owned(),
-    }
-}
-
-/// Opens the log; a person is told by stdout.
-fn open_log(home: &Home) -> io::Result<()> {
-    logging::start(&home.log())
 }

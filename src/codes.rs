@@ -40,6 +40,15 @@ const fn row(code: &'static str, meaning: &'static str, remedy: &'static str) ->
     Explanation { code, meaning, remedy }
 }
 
+const fn internal(code: &'static str) -> Explanation {
+    row(
+        code,
+        "an internal error on Microsoft's side",
+        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the \
+         Microsoft 365 admin center",
+    )
+}
+
 /// Every code that is known to come, those of the login host first.
 pub const EXPLANATIONS: &[Explanation] = &[
     row(
@@ -232,24 +241,9 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "look for its events in the Microsoft Purview portal > Solutions > Audit; a poll tries it once \
          more before it tells a gap",
     ),
-    row(
-        "AF50000",
-        "an internal error on Microsoft's side",
-        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
-         center",
-    ),
-    row(
-        "AF50005",
-        "an internal error on Microsoft's side",
-        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
-         center",
-    ),
-    row(
-        "AF50006",
-        "an internal error on Microsoft's side",
-        "nothing needs to be done, it is tried again; if it lasts, look at Service health in the Microsoft 365 admin \
-         center",
-    ),
+    internal("AF50000"),
+    internal("AF50005"),
+    internal("AF50006"),
     row(
         AUDITING_OFF,
         "auditing is off for this tenant, so there is nothing to collect",

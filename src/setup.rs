@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::args::{Common, ConfigSource};
@@ -17,15 +18,21 @@ use crate::store::{Folder, Home, Lock, read_stdin};
 /// # Errors
 /// It can't be read, is refused, or wrong.
 pub fn read_config(common: &Common, home: &Home) -> Result<Config, Error> {
-    let path = match &common.config {
-        ConfigSource::Stdin => {
-            return config::parse("(stdin)", &read_stdin()?).map_err(Error::Config);
-        }
-        ConfigSource::Default => home.config(),
-        ConfigSource::File(path) => path.clone(),
+    let Some(path) = config_path(common, home) else {
+        return config::parse("(stdin)", &read_stdin()?).map_err(Error::Config);
     };
     let bytes = home.read_config(&path)?;
     config::parse(&path.display().to_string(), &bytes).map_err(Error::Config)
+}
+
+/// The configuration's file; none for stdin.
+#[must_use]
+pub fn config_path(common: &Common, home: &Home) -> Option<PathBuf> {
+    match &common.config {
+        ConfigSource::Default => Some(home.config()),
+        ConfigSource::File(path) => Some(path.clone()),
+        ConfigSource::Stdin => None,
+    }
 }
 
 /// How the configuration, and the environment where that says nothing, has the network reached.

@@ -189,14 +189,14 @@ impl<'a> View<'a> {
     }
 }
 
-fn in_words(health: &Health) -> (u32, Option<&str>) {
+fn failing(health: &Health) -> (u32, Option<&str>) {
     (health.failures, health.last_error.as_deref())
 }
 
 impl<'a> TenantView<'a> {
     fn of(state: &State, tenant_id: &'a str, tenant: &'a Tenant, now: Timestamp) -> Self {
         let configured = tenant.is_configured;
-        let (failures, last_error) = in_words(&tenant.health);
+        let (failures, last_error) = failing(&tenant.health);
         let left = tenant.pause.and_then(|pause| pause.left(now));
         let streams = tenant.streams.iter().map(|(content_type, stream)| {
             let configured = configured && state.is_subscribed(*content_type);
@@ -225,7 +225,7 @@ impl<'a> TenantView<'a> {
 
 impl<'a> StreamView<'a> {
     fn of(content_type: ContentType, configured: bool, stream: &'a Stream, now: Timestamp) -> Self {
-        let (failures, last_error) = in_words(&stream.health);
+        let (failures, last_error) = failing(&stream.health);
         Self {
             content_type,
             configured,
@@ -248,7 +248,7 @@ impl<'a> StreamView<'a> {
 impl<'a> BackfillView<'a> {
     fn of(backfill: &'a Backfill, configured: bool) -> Self {
         let Backfill { content_type, from, until: to, stream, done, .. } = backfill;
-        let (failures, last_error) = in_words(&stream.health);
+        let (failures, last_error) = failing(&stream.health);
         Self {
             content_type: *content_type,
             configured,

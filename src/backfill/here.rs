@@ -129,22 +129,21 @@ fn bar(progress: &Progress) -> String {
 
 /// Says on stderr what was written and what failed; gives the exit code.
 fn told(report: &Report, (from, to): (Timestamp, Timestamp), now: Timestamp) -> u8 {
-    let mut stderr = io::stderr();
-    let say = |stderr: &mut io::Stderr, text: String| {
-        let _ = writeln!(stderr, "wodle-office365: {text}");
+    let say = |text: String| {
+        let _ = writeln!(io::stderr(), "wodle-office365: {text}");
     };
     for end in &report.tenants {
         if let Some(error) = &end.state.health.last_error {
-            say(&mut stderr, format!("{}: {error}", end.tenant_id));
+            say(format!("{}: {error}", end.tenant_id));
         }
         for backfill in &end.state.backfills {
             if let Some(error) = &backfill.stream.health.last_error {
-                say(&mut stderr, format!("{} {}: {error}", end.tenant_id, backfill.content_type));
+                say(format!("{} {}: {error}", end.tenant_id, backfill.content_type));
             }
         }
     }
     for gap in &report.notices {
-        say(&mut stderr, format!("{} {}: {}", gap.tenant_id, gap.subscription_name, gap.response));
+        say(format!("{} {}: {}", gap.tenant_id, gap.subscription_name, gap.response));
     }
     let broken_off = report.halt.is_some();
     let misconfigured = report.tenants.iter().any(|end| end.misconfigured.is_some());
@@ -162,7 +161,7 @@ fn told(report: &Report, (from, to): (Timestamp, Timestamp), now: Timestamp) -> 
     } else {
         "done"
     };
-    say(&mut stderr, format!("{from} to {to}: {events} from {blobs}; {how}"));
+    say(format!("{from} to {to}: {events} from {blobs}; {how}"));
     match how {
         _ if misconfigured => 2,
         "done" => 0,

@@ -4,19 +4,20 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::finding::Findings;
-use super::{config_name, open_log};
 use crate::args::{Common, ConfigSource};
 use crate::clock::local_now;
 use crate::config::{Config, Credential};
 use crate::error::Error;
 use crate::http::Network;
+use crate::logging;
+use crate::setup::config_path;
 use crate::state::State;
 use crate::store::{Home, Loaded, too_open};
 
 /// The log, which polls need as well.
 pub(super) fn log(home: &Home, findings: &mut Findings) {
     let name = home.log().display().to_string();
-    match open_log(home) {
+    match logging::start(&home.log()) {
         Ok(()) => match too_open(&home.log(), 0o027) {
             Some(fault) => findings.warning("log", fault),
             None => findings.ok("log", name),
@@ -55,12 +56,8 @@ pub(super) fn configuration(
     config: &Config,
     findings: &mut Findings,
 ) {
-    let path = match &common.config {
-        ConfigSource::Default => Some(home.config()),
-        ConfigSource::File(path) => Some(path.clone()),
-        ConfigSource::Stdin => None,
-    };
-    let name = config_name(home, common);
+    let path = config_path(common, home);
+    let name = path.as_ref().map_or("(stdin)".to_owned(), |path| path.display().to_string());
     let meta = path.and_then(|path| fs::metadata(path).ok());
     let mode = meta.as_ref().map(|meta| meta.permissions().mode() & 0o7777);
     let owner = meta.map(|meta| format!(", owner {}, group {}", meta.uid(), meta.gid()));
@@ -77,9 +74,8 @@ pub(super) fn configuration(
     for warning in &config.warnings {
         findings.warning("configuration", warning);
     }
-    let is_secret = |tenant: &&_| matches!(tenant, Credential::Secret(_));
-    let holds_secrets =
-        config.tenants.iter().map(|tenant| &tenant.credential).any(|c| is_secret(&c));
+    let mut credentials = config.tenants.iter().map(|tenant| &tenant.credential);
+    let holds_secrets = credentials.any(|known| matches!(known, Credential::Secret(_)));
     if holds_secrets && mode.is_some_and(|mode| mode & 0o004 != 0) {
         findings.warning(
             "configuration",

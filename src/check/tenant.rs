@@ -33,8 +33,10 @@ pub(super) struct TenantCheck<'a> {
     clock: Arc<Clock>,
     api: Api,
     signed_in: bool,
-    /// Subscriptions that were started here, and content types that could be listed.
+    /// Content types whose subscriptions were started here, could not be started, and that could be
+    /// listed.
     started: Vec<ContentType>,
+    refused: Vec<ContentType>,
     listed: Vec<ContentType>,
     findings: Findings,
 }
@@ -45,8 +47,8 @@ impl<'a> TenantCheck<'a> {
         let http = Arc::clone(&context.http);
         let api = Api { http, clock: Arc::clone(&clock), max_held: context.config.max_held };
         let findings = Findings::of(&tenant.tenant_id);
-        let (started, listed) = (Vec::new(), Vec::new());
-        Self { context, tenant, clock, api, signed_in: false, started, listed, findings }
+        let [started, refused, listed] = [const { Vec::new() }; 3];
+        Self { context, tenant, clock, api, signed_in: false, started, refused, listed, findings }
     }
 
     pub(super) fn run(mut self) -> Findings {
@@ -291,6 +293,7 @@ impl<'a> TenantCheck<'a> {
                         .in_stream(content_type);
                 }
                 Err(trouble) => {
+                    self.refused.push(content_type);
                     self.failed("subscriptions", &trouble);
                     self.findings.in_stream(content_type);
                 }
@@ -303,11 +306,14 @@ impl<'a> TenantCheck<'a> {
     fn missing(&mut self, missing: &[ContentType]) {
         let state = self.context.state;
         let known = state.tenants.get(&state.tenant_id(&self.tenant.tenant_id));
-        let error = |name: &ContentType| known?.streams.get(name)?.start_error.clone();
-        let (refused, new): (Vec<_>, Vec<_>) =
-            missing.iter().copied().partition(|name| error(name).is_some());
-        for content_type in refused {
-            let why = error(&content_type).unwrap_or_default();
+        let mut new = Vec::new();
+        for content_type in missing.iter().copied() {
+            let stream = known.and_then(|tenant| tenant.streams.get(&content_type));
+            let Some(why) = stream.and_then(|stream| stream.start_error.as_ref()) else {
+                new.push(content_type);
+                continue;
+            };
+            self.refused.push(content_type);
             self.findings
                 .failure("subscriptions", format!("the last poll could not start it: {why}"))
                 .in_stream(content_type);
@@ -453,7 +459,7 @@ impl<'a> TenantCheck<'a> {
         let stuck = stream.waiting.iter().any(|blob| blob.failed_runs > 0);
         match &stream.health.last_error {
             // Said above.
-            Some(_) if self.signed_in && stream.start_error.is_some() => {
+            Some(_) if self.refused.contains(&content_type) => {
                 self.findings.warning("state", format!("{found}; its subscription is not on"))
             }
             Some(error) if stuck || (self.signed_in && !is_listed) => {

@@ -81,11 +81,11 @@ pub(super) enum Kind {
     Fetch { tenant: usize, retry: bool },
 }
 
-/// Which blobs one is to be chosen of: live or backfills', and whether those that failed in an earlier
-/// run.
-enum Of {
-    Live { retry: bool },
-    Past { retry: bool },
+/// Whose blobs one is chosen of; each has turns of its own.
+#[derive(Clone, Copy, PartialEq)]
+enum Lane {
+    Live,
+    Past,
 }
 
 impl Job {
@@ -343,8 +343,8 @@ impl Shared {
         {
             return None;
         }
-        let fetch = self.take_fetch_of(&Of::Past { retry: false }, now);
-        if let Some(fetch) = fetch.or_else(|| self.take_fetch_of(&Of::Past { retry: true }, now)) {
+        let fetch = self.take_fetch_of(Lane::Past, false, now);
+        if let Some(fetch) = fetch.or_else(|| self.take_fetch_of(Lane::Past, true, now)) {
             self.retrying += usize::from(fetch.queued.is_retry);
             return Some(Job::Fetch(fetch));
         }
@@ -378,7 +378,7 @@ impl Shared {
         if retry && let Some(job) = self.take_retry(now) {
             return Some(job);
         }
-        if let Some(fetch) = self.take_fetch_of(&Of::Live { retry: false }, now) {
+        if let Some(fetch) = self.take_fetch_of(Lane::Live, false, now) {
             self.since_retry = self.since_retry.saturating_add(1);
             return Some(Job::Fetch(fetch));
         }
@@ -388,7 +388,7 @@ impl Shared {
 
     /// The next blob that failed in an earlier run.
     fn take_retry(&mut self, now: Instant) -> Option<Job> {
-        let fetch = self.take_fetch_of(&Of::Live { retry: true }, now)?;
+        let fetch = self.take_fetch_of(Lane::Live, true, now)?;
         self.retrying += 1;
         self.since_retry = 0;
         Some(Job::Fetch(fetch))
@@ -397,14 +397,10 @@ impl Shared {
     /// The next blob of the tenant that has the fewest in flight; among its equals that of the stream
     /// whose turn it is. A tenant, or a stream, whose blobs hang leaves some connections to others,
     /// even where these have nothing to be fetched just now.
-    fn take_fetch_of(&mut self, of: &Of, now: Instant) -> Option<Fetch> {
-        let (live, retry) = match *of {
-            Of::Live { retry } => (true, retry),
-            Of::Past { retry } => (false, retry),
-        };
+    fn take_fetch_of(&mut self, lane: Lane, retry: bool, now: Instant) -> Option<Fetch> {
+        let live = lane == Lane::Live;
         let count = self.streams.len();
-        let [live_turn, past_turn] = self.fetch_turn;
-        let first = if live { live_turn } else { past_turn };
+        let first = self.fetch_turn.get(lane as usize).copied()?;
         let mut best: Option<(usize, usize)> = None;
         for offset in 0..count {
             let turn = (first + offset) % count;
@@ -433,7 +429,7 @@ impl Shared {
         let stream = tenant.streams.get_mut(s)?;
         let queued = stream.next_blob(retry, now)?;
         tenant.fetching += 1;
-        let lane = usize::from(!live);
+        let lane = lane as usize;
         self.fetch_turn.get_mut(lane).into_iter().for_each(|next| *next = turn + 1);
         self.last_fetch.get_mut(lane).into_iter().for_each(|last| *last = Some((t, s)));
         let (tenant_id, content_type) = (tenant.config.tenant_id.clone(), stream.content_type);

@@ -10,6 +10,9 @@ use crate::timestamp::{DAY, Timestamp};
 /// One that is done is remembered so long, for those who look how far it is.
 const REMEMBER_DONE: i64 = DAY;
 
+/// No `lookback` is longer, in seconds.
+const MOST_LOOKBACK: i64 = DAY;
+
 /// A past window of a stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backfill {
@@ -98,7 +101,7 @@ impl Backfill {
     }
 
     /// What became available from `position` on is the live stream's.
-    pub fn end_before(&mut self, position: Timestamp) {
+    fn end_before(&mut self, position: Timestamp) {
         let until = self.until.map_or(position, |until| until.min(position));
         self.until = Some(until.max(self.from));
     }
@@ -141,7 +144,7 @@ impl Backfill {
             if !other.is_listed() {
                 let left = (other.stream.position.max(other.from), other.until);
                 parts = parts.into_iter().flat_map(|part| without(part, left)).collect();
-            } else if other.until <= self.until || self.until.is_none() {
+            } else if self.covers_end_of(other) {
                 // What of it becomes available late is this one's.
                 other.settled = true;
             }
@@ -153,6 +156,14 @@ impl Backfill {
             part
         };
         parts.into_iter().map(part).collect()
+    }
+
+    /// Whether it lists all of another one's end that may be listed again.
+    fn covers_end_of(&self, other: &Self) -> bool {
+        other.until.is_some_and(|end| {
+            let begins = other.from.max(end.plus(-MOST_LOOKBACK));
+            self.from <= begins && self.until.is_none_or(|until| end <= until)
+        })
     }
 
     /// Takes a run down at `now`; false when it can be forgotten.
@@ -298,9 +309,13 @@ mod tests {
         // Written, but listed again for a while: that is the new one's from now on.
         let mut known = [asked(5 * HOUR, 60)];
         known[0].stream.position = at(60);
-        let parts = asked(4 * HOUR, 60).without(&mut known);
-        assert_eq!((parts[0].from, parts[0].until), (at(4 * HOUR), Some(at(60))));
-        assert!(known[0].is_over());
+        for (from, until, takes_over) in
+            [(HOUR, 60, false), (30, 0, false), (5 * HOUR, 61, false), (6 * HOUR, 60, true)]
+        {
+            let parts = asked(from, until).without(&mut known);
+            assert_eq!((parts[0].from, parts[0].until), (at(from), Some(at(until))));
+            assert_eq!(known[0].is_over(), takes_over, "{from} {until}");
+        }
     }
 
     #[test]

@@ -592,6 +592,11 @@ fn what_the_state_knows_of_is_told_as_what_it_is() {
     let text = found.unwrap()["text"].as_str().unwrap();
     assert!(text.contains("auditing is off for this tenant"), "{text}");
     assert_eq!((&found.unwrap()["check"], &json["failures"]), (&json!("subscriptions"), &json!(1)));
+    // It is on by now, and check --start has seen to it.
+    site.simulator.clear_faults();
+    let check = site.admin(&["check", "--start"]);
+    assert_eq!(check.code, Some(0), "{}", check.stdout);
+    assert!(!check.stdout.contains("is not on"), "{}", check.stdout);
 }
 
 #[test]
