@@ -481,11 +481,12 @@ fn a_failed_write_outweighs_a_run_that_is_over_anyway() {
     );
     let line = serde_json::to_vec(&record("x")).unwrap();
     let created = site.now() - Duration::minutes(5);
+    // Each more than the pipe and the reader take together, so that a write fails for sure.
     for _ in 0..2 {
-        let blob = Blob::generated(created, 300 << 10, line.clone());
+        let blob = Blob::generated(created, 3 << 20, line.clone());
         site.simulator.publish(TENANT, GENERAL, blob);
     }
-    // A reader that takes less than the first blob and goes.
+    // A reader that goes before the run has written all that it may.
     assert_eq!(site.poll_cut(250 << 10).code, Some(1));
     assert_eq!(site.state()["tenants"], json!({}));
 }
