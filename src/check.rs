@@ -21,6 +21,8 @@ use self::tenant::TenantCheck;
 use crate::args::Common;
 use crate::collect::is_twin;
 use crate::config::{Config, Tenant};
+use crate::confine::{Reach, before_the_network};
+use crate::credentials;
 use crate::error::Error;
 use crate::http::Http;
 use crate::parent;
@@ -74,12 +76,22 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
     match network(&config, &home) {
         Ok(network) => {
             files::environment(&network, &config, &mut report.general);
+            let http = Arc::new(Http::new(network));
+            http.load_trust(tenants.iter().flat_map(|tenant| tenant.origins()));
+            let files = tenants.iter().flat_map(|tenant| credentials::files(&home, tenant));
+            let reach = Reach { folder: None, files: files.collect() };
+            let confinement = before_the_network(&reach);
+            if confinement.is_refused() {
+                report.general.warning("confinement", confinement.to_string());
+            } else {
+                report.general.ok("confinement", confinement.to_string());
+            }
             let context = Context {
                 home: &home,
                 config: &config,
                 state: &state,
                 is_known: known.is_some(),
-                http: Arc::new(Http::new(network)),
+                http,
                 start: request.start,
             };
             report.tenants = check_tenants(&context, &tenants);

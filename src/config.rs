@@ -114,6 +114,14 @@ impl Config {
     }
 }
 
+impl Tenant {
+    /// The two origins that it is spoken to at.
+    #[must_use]
+    pub fn origins(&self) -> [&str; 2] {
+        [&self.login, &self.management]
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {

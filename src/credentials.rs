@@ -1,6 +1,6 @@
 //! Loading what a tenant signs in with, out of the configuration or the files that it names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memchr::memmem;
@@ -30,6 +30,18 @@ pub fn load(home: &Home, tenant: &Tenant, clocks: [Timestamp; 2]) -> Result<Cred
             let certificate = client_certificate(home, certificate, key, clocks)
                 .map_err(|why| format!("client_certificate_path: {why}"))?;
             Ok(Credentials::Certificate(Arc::new(certificate)))
+        }
+    }
+}
+
+/// The files that hold what a tenant signs in with.
+#[must_use]
+pub fn files(home: &Home, tenant: &Tenant) -> Vec<PathBuf> {
+    match &tenant.credential {
+        Credential::Secret(_) => Vec::new(),
+        Credential::SecretFile(path) => vec![home.resolve(path)],
+        Credential::Certificate { certificate, key } => {
+            vec![home.resolve(certificate), home.resolve(key)]
         }
     }
 }

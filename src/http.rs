@@ -332,6 +332,19 @@ impl Http {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads the certificates that are trusted, if any of `origins` is reached by TLS: for who can't read
+    /// them later. What is wrong with them is said where they are needed.
+    pub fn load_trust<'a>(&self, mut origins: impl Iterator<Item = &'a str>) {
+        if origins.any(|origin| origin.starts_with("https:")) {
+            let _ = self.trust();
+        }
+    }
+
+    fn trust(&self) -> &Result<Arc<ClientConfig>, String> {
+        let Network { stores, own_roots, .. } = &self.network;
+        self.tls.get_or_init(|| trust::client_config(stores, own_roots))
+    }
+
     /// The agent for a route, made when it is first needed.
     fn agent(&self, route: Route) -> Result<Agent, String> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,12 +354,8 @@ impl Http {
         if let Some((_, agent)) = agents.iter().find(|(known, _)| *known == route) {
             return Ok(agent.clone());
         }
-        let Network { stores, own_roots, connections, timeouts, .. } = &self.network;
-        let tls = if route.tls {
-            Some(self.tls.get_or_init(|| trust::client_config(stores, own_roots)).clone()?)
-        } else {
-            None
-        };
+        let Network { connections, timeouts, .. } = &self.network;
+        let tls = route.tls.then(|| self.trust().clone()).transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)

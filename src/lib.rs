@@ -30,6 +30,7 @@ pub mod words;
 pub mod api;
 pub mod clock;
 pub mod collect;
+pub mod confine;
 pub mod credentials;
 pub mod http;
 pub mod logging;

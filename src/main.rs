@@ -6,12 +6,11 @@ use std::time::Instant;
 
 use wodle_office365::args::{self, Command, HELP};
 use wodle_office365::error::Error;
-use wodle_office365::{backfill, check, logging, poll, reset, status, wodle};
+use wodle_office365::{backfill, check, confine, logging, poll, reset, status, wodle};
 
 fn main() -> ExitCode {
     let begun = Instant::now();
-    // Nothing that we make is for others, whatever the umask of who starts us.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    confine::from_the_start();
     logging::end_on_panic(true);
     let result = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Poll { common, dry_run }) => poll::run(&common, dry_run, begun),

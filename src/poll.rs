@@ -17,6 +17,7 @@ use crate::args::{Common, Misuse};
 use crate::clock::{Clock, local_now};
 use crate::collect::{Collection, Cycle, Halt, Limits, Report, TenantStart};
 use crate::config::{self, Config};
+use crate::confine::{Reach, before_the_network};
 use crate::credentials;
 use crate::error::Error;
 use crate::health::together;
@@ -81,12 +82,15 @@ fn poll(
     let output = (!look).then_some(config.max_output);
     let mut frame = Frame::open(home, folder, lock, loaded, output)?;
     let http = Arc::new(Http::new(network(&config, home)?));
+    http.load_trust(config.tenants.iter().flat_map(|tenant| tenant.origins()));
     let clock = Arc::new(Clock::new(frame.loaded.state.clock_offset));
     let tokens = Tokens::parse(&frame.folder.load_tokens());
     let tenants = start_tenants(&config, home, &mut frame.loaded.state, &tokens, clock.now());
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let output = Arc::new(output);
     let config = Arc::new(config);
+    let folder = (!look).then(|| frame.folder.path().to_owned());
+    before_the_network(&Reach { folder, files: Vec::new() });
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },

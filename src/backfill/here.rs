@@ -15,6 +15,7 @@ use crate::api::Api;
 use crate::clock::{Clock, local_now};
 use crate::collect::{Collection, Cycle, Halt, Limits, Progress, Report, TenantStart};
 use crate::config::Config;
+use crate::confine::{Reach, before_the_network};
 use crate::content::ContentType;
 use crate::credentials;
 use crate::error::Error;
@@ -39,6 +40,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     let signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|error| Error::Run(format!("signals can't be handled: {error}")))?;
     let http = Arc::new(Http::new(network(&config, home)?));
+    http.load_trust(config.tenants.iter().flat_map(|tenant| tenant.origins()));
     let clock = Arc::new(Clock::new(state.clock_offset));
     let tokens = Tokens::parse(&home.look().load_tokens());
     // The first listing comes in a moment.
@@ -59,12 +61,14 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     let config = Arc::new(config);
     let mut no_state = State::default();
     no_state.clock_offset = state.clock_offset;
+    let tenants = tenants.collect();
+    before_the_network(&Reach::default());
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
         output: Arc::clone(&output),
         state: no_state,
-        tenants: tenants.collect(),
+        tenants,
         hand_over: false,
         begun,
         limits: Limits::of_an_only_run(),

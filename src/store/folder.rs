@@ -82,6 +82,12 @@ impl Folder {
         Self { path, state: STATE, previous: PREVIOUS }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes it if it is missing, and tightens it if it is open to others.
     pub(super) fn make(&self) -> io::Result<()> {
         let path = &self.path;

@@ -6,6 +6,7 @@ mod certificates;
 mod check;
 mod collecting;
 mod configuration;
+mod confinement;
 mod crash;
 mod ending;
 mod events;

@@ -1,0 +1,139 @@
+//! What a run gives up before it speaks with the network, and that it goes on where the kernel gives
+//! nothing for it. What confined threads can reach is tested beside `confine`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use office365_simulator::{Call, Fault};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+use time::Duration;
+
+use crate::harness::{PATIENCE, Site, binary};
+use crate::host::Options;
+
+const GENERAL: &str = "Audit.General";
+
+/// A file of a process in /proc, by the names that its lines begin with.
+fn proc(pid: Pid, file: &str) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap();
+    let pair = |line: &str| {
+        let at = line.find(':').or_else(|| line.find("  ")).unwrap_or(line.len());
+        let (name, value) = line.split_at(at);
+        (name.to_owned(), value.trim_start_matches(':').trim().to_owned())
+    };
+    text.lines().map(pair).collect()
+}
+
+#[test]
+fn a_run_has_no_privileges_but_those_for_its_files() {
+    let site = Site::new();
+    site.simulator.fault(Fault::on(Call::Token).hang());
+    let running = site.host().begin(&site.command(), Options::default());
+    assert!(site.simulator.wait_for(PATIENCE, |requests| !requests.is_empty()), "{}", site.log());
+    let status = proc(running.pid(), "status");
+    assert_eq!(status["NoNewPrivs"], "1");
+    assert_eq!(status["Umask"], "0077");
+    // DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_RESOURCE; less where the machine gives less.
+    let files = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 24;
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        let held = u64::from_str_radix(&status[set], 16).unwrap();
+        assert_eq!(held & !files, 0, "{set} {held:x}");
+    }
+    if geteuid().is_root() {
+        assert_ne!(status["CapEff"], "0000000000000000");
+    }
+    assert!(proc(running.pid(), "limits")["Max core file size"].starts_with("0 "));
+    // Each of its threads is as confined as the first.
+    let tasks = format!("/proc/{}/task", running.pid().as_raw_nonzero());
+    for task in fs::read_dir(tasks).unwrap().flatten() {
+        let thread = proc(running.pid(), &format!("task/{}/status", task.file_name().display()));
+        for line in ["NoNewPrivs", "CapEff", "CapPrm"] {
+            assert_eq!(thread[line], status[line], "{line}");
+        }
+    }
+    running.terminate();
+    assert_eq!(running.end().code, Some(0));
+}
+
+#[test]
+fn a_run_that_dies_leaves_no_dump_of_its_memory() {
+    let site = Site::new();
+    site.simulator.fault(Fault::on(Call::Token).hang());
+    // Where the machine allows dumps: elsewhere there would be none anyway.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$0\" poll --home ."]).arg(binary());
+    command.current_dir(site.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    assert!(site.simulator.wait_for(PATIENCE, |requests| !requests.is_empty()), "{}", site.log());
+    kill_process(Pid::from_child(&child), Signal::QUIT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::QUIT.as_raw()), false));
+}
+
+#[test]
+fn a_run_writes_nowhere_but_in_its_own_folder() {
+    let site = Site::new();
+    site.publish(GENERAL, Duration::minutes(5), &["1"]);
+    // Who could plant this could else have root overwrite any file.
+    let target = site.path("etc/wodle-office365.conf");
+    let before = fs::read(&target).unwrap();
+    fs::create_dir(site.path("var/wodles/wodle-office365")).unwrap();
+    symlink(&target, site.path("var/wodles/wodle-office365/token.json.new")).unwrap();
+    assert_eq!(site.poll_well().ids(), ["1"]);
+    assert_eq!(fs::read(&target).unwrap(), before);
+    let log = site.log();
+    assert!(log.contains("the access tokens can't be kept for the next run: Permission"), "{log}");
+}
+
+/// Runs a command where the kernel refuses these system calls with this error.
+fn refused(mut command: Command, calls: &[i64], error: i32) -> Output {
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    let error = SeccompAction::Errno(error.try_into().unwrap());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch).unwrap();
+    let filter: seccompiler::BpfProgram = filter.try_into().unwrap();
+    // A thread of its own: the filter is that thread's and its children's.
+    let run = move || {
+        apply_filter(&filter).unwrap();
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    thread::spawn(run).join().unwrap()
+}
+
+#[test]
+fn what_an_old_kernel_or_a_sandbox_refuses_stops_nothing() {
+    let landlock = [
+        libc::SYS_landlock_create_ruleset,
+        libc::SYS_landlock_add_rule,
+        libc::SYS_landlock_restrict_self,
+    ];
+    let all = [&landlock[..], &[libc::SYS_prctl, libc::SYS_capset, libc::SYS_capget]].concat();
+    let cases: [(&[i64], i32, &str); 5] = [
+        (&landlock, libc::ENOSYS, "this kernel has no Landlock"),
+        (&landlock, libc::EOPNOTSUPP, "this kernel has no Landlock"),
+        (&landlock, libc::EPERM, "or a sandbox forbids it"),
+        (&landlock[2..], libc::EPERM, "Landlock can't be used"),
+        (&all, libc::EPERM, "no new privileges: refused; no core dumps: refused"),
+    ];
+    for (calls, error, told) in cases {
+        let site = Site::new();
+        site.configure_one("<log_level>debug</log_level>");
+        site.publish(GENERAL, Duration::minutes(5), &["1"]);
+        let run = refused(site.command(), calls, error);
+        let events = String::from_utf8(run.stdout).unwrap();
+        assert_eq!((run.status.code(), events.lines().count()), (Some(0), 1), "{told} {events}");
+        let log = site.log();
+        assert!(log.contains("confinement: ") && log.contains(told), "{told}: {log}");
+        let check = refused(site.admin_command(&["check"]), calls, error);
+        let text = String::from_utf8(check.stdout).unwrap();
+        let line = text.lines().find(|line| line.contains(" confinement ")).unwrap();
+        let level = if told == "Landlock can't be used" { "warn " } else { "ok " };
+        assert!(line.starts_with(level) && line.contains(told), "{text}");
+        assert_eq!(check.status.code(), Some(0), "{text}");
+    }
+}
