@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use office365_simulator::{Call, Fault};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use time::Duration;
 
 use crate::harness::{PATIENCE, Site, binary};
@@ -47,7 +48,9 @@ fn a_run_has_no_privileges_but_those_for_its_files() {
     if geteuid().is_root() {
         assert_ne!(status["CapEff"], "0000000000000000");
     }
-    assert!(proc(running.pid(), "limits")["Max core file size"].starts_with("0 "));
+    assert!(
+        proc(running.pid(), "limits")["Max core file size"].split_whitespace().take(2).eq(["0"; 2])
+    );
     // Each of its threads is as confined as the first.
     let tasks = format!("/proc/{}/task", running.pid().as_raw_nonzero());
     for task in fs::read_dir(tasks).unwrap().flatten() {
@@ -56,23 +59,18 @@ fn a_run_has_no_privileges_but_those_for_its_files() {
             assert_eq!(thread[line], status[line], "{line}");
         }
     }
+    // A command without a network gets no new privileges, either.
+    let mut command = site.admin_command(&["backfill", "--from", "1h"]);
+    let mut waiting = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(waiting.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("waiting for a running poll to end"), "{line}");
+    assert_eq!(proc(Pid::from_child(&waiting), "status")["NoNewPrivs"], "1");
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+
     running.terminate();
     assert_eq!(running.end().code, Some(0));
-}
-
-#[test]
-fn a_run_that_dies_leaves_no_dump_of_its_memory() {
-    let site = Site::new();
-    site.simulator.fault(Fault::on(Call::Token).hang());
-    // Where the machine allows dumps: elsewhere there would be none anyway.
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "ulimit -c unlimited; exec \"$0\" poll --home ."]).arg(binary());
-    command.current_dir(site.path("")).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    assert!(site.simulator.wait_for(PATIENCE, |requests| !requests.is_empty()), "{}", site.log());
-    kill_process(Pid::from_child(&child), Signal::QUIT).unwrap();
-    let status = child.wait().unwrap();
-    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::QUIT.as_raw()), false));
 }
 
 #[test]
@@ -90,50 +88,71 @@ fn a_run_writes_nowhere_but_in_its_own_folder() {
     assert!(log.contains("the access tokens can't be kept for the next run: Permission"), "{log}");
 }
 
-/// Runs a command where the kernel refuses these system calls with this error.
-fn refused(mut command: Command, calls: &[i64], error: i32) -> Output {
+const LANDLOCK: &[i64] = &[
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+];
+
+/// Does something where the kernel refuses these system calls with this error.
+fn refused<T: Send>(calls: &[i64], error: i32, what: impl FnOnce() -> T + Send) -> T {
     let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
     let error = SeccompAction::Errno(error.try_into().unwrap());
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch).unwrap();
-    let filter: seccompiler::BpfProgram = filter.try_into().unwrap();
-    // A thread of its own: the filter is that thread's and its children's.
-    let run = move || {
+    let filter: BpfProgram = filter.try_into().unwrap();
+    // In a thread of its own: the filter is that thread's and its children's.
+    let filtered = || {
         apply_filter(&filter).unwrap();
-        command.stdin(Stdio::null()).output().unwrap()
+        what()
     };
-    thread::spawn(run).join().unwrap()
+    thread::scope(|scope| scope.spawn(filtered).join().unwrap())
+}
+
+#[test]
+fn a_run_that_dies_leaves_no_dump_of_its_memory() {
+    let site = Site::new();
+    site.simulator.fault(Fault::on(Call::Token).hang());
+    // Where dumps are allowed, and Landlock doesn't keep the kernel from writing one.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$0\" poll --home ."]).arg(binary());
+    command.current_dir(site.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = refused(LANDLOCK, libc::ENOSYS, || command.spawn().unwrap());
+    assert!(site.simulator.wait_for(PATIENCE, |requests| !requests.is_empty()), "{}", site.log());
+    kill_process(Pid::from_child(&child), Signal::QUIT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::QUIT.as_raw()), false));
 }
 
 #[test]
 fn what_an_old_kernel_or_a_sandbox_refuses_stops_nothing() {
-    let landlock = [
-        libc::SYS_landlock_create_ruleset,
-        libc::SYS_landlock_add_rule,
-        libc::SYS_landlock_restrict_self,
-    ];
-    let all = [&landlock[..], &[libc::SYS_prctl, libc::SYS_capset, libc::SYS_capget]].concat();
-    let cases: [(&[i64], i32, &str); 5] = [
-        (&landlock, libc::ENOSYS, "this kernel has no Landlock"),
-        (&landlock, libc::EOPNOTSUPP, "this kernel has no Landlock"),
-        (&landlock, libc::EPERM, "or a sandbox forbids it"),
-        (&landlock[2..], libc::EPERM, "Landlock can't be used"),
+    let all = [LANDLOCK, &[libc::SYS_prctl, libc::SYS_capset, libc::SYS_capget]].concat();
+    let cases: [(&[i64], i32, &str); 6] = [
+        (&[], 0, "confinement: Landlock keeps all files away but its own"),
+        (LANDLOCK, libc::ENOSYS, "this kernel has no Landlock"),
+        (LANDLOCK, libc::EOPNOTSUPP, "this kernel has no Landlock"),
+        (LANDLOCK, libc::EPERM, "or a sandbox forbids it"),
+        (&LANDLOCK[2..], libc::EPERM, "Landlock can't be used"),
         (&all, libc::EPERM, "no new privileges: refused; no core dumps: refused"),
     ];
     for (calls, error, told) in cases {
         let site = Site::new();
         site.configure_one("<log_level>debug</log_level>");
         site.publish(GENERAL, Duration::minutes(5), &["1"]);
-        let run = refused(site.command(), calls, error);
+        let run = || site.command().stdin(Stdio::null()).output().unwrap();
+        let run = if calls.is_empty() { run() } else { refused(calls, error, run) };
         let events = String::from_utf8(run.stdout).unwrap();
         assert_eq!((run.status.code(), events.lines().count()), (Some(0), 1), "{told} {events}");
         let log = site.log();
         assert!(log.contains("confinement: ") && log.contains(told), "{told}: {log}");
-        let check = refused(site.admin_command(&["check"]), calls, error);
-        let text = String::from_utf8(check.stdout).unwrap();
-        let line = text.lines().find(|line| line.contains(" confinement ")).unwrap();
+        let check = || site.admin(&["check"]);
+        let check = if calls.is_empty() { check() } else { refused(calls, error, check) };
+        let line = check.line(" confinement ");
         let level = if told == "Landlock can't be used" { "warn " } else { "ok " };
-        assert!(line.starts_with(level) && line.contains(told), "{text}");
-        assert_eq!(check.status.code(), Some(0), "{text}");
+        let told = told.trim_start_matches("confinement: ");
+        assert!(line.starts_with(level) && line.contains(told), "{line}");
+        let rest = "; no new privileges; no core dumps";
+        assert_eq!(line.ends_with(rest), !told.contains("refused"), "{line}");
+        assert_eq!(check.code, Some(0), "{line}");
     }
 }
