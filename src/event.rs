@@ -97,17 +97,19 @@ pub fn append_line(
         Err(_) => Cow::Owned(String::from_utf8_lossy(record).into_owned().into_bytes()),
     };
     let before = out.len();
-    let (line, length) = append_first(&record, content_type, options, out)?;
+    let mut id = Vec::new();
+    let (fate, length) = append_first(&record, content_type, options, &mut id, out)?;
     let behind = record.get(length..).unwrap_or_default();
     if behind.iter().copied().all(json::is_white) {
-        Ok(line)
+        Ok(Line { id: (!id.is_empty()).then_some(id), fate })
     } else {
         out.truncate(before);
         Err(Unusable::Malformed)
     }
 }
 
-/// The same for the record that `text` begins with, whatever follows it. Gives its length, too.
+/// The same for the record that `text` begins with, whatever follows it. Gives its length, too; its `Id`
+/// takes the place of what is in `id`, which is empty where it has none.
 ///
 /// # Errors
 /// There is no record that is whole and UTF-8; `out` is then as it was. `append_line` can tell more.
@@ -115,8 +117,9 @@ pub fn append_first(
     text: &[u8],
     content_type: ContentType,
     options: &Options,
+    id: &mut Vec<u8>,
     out: &mut Vec<u8>,
-) -> Result<(Line, usize), Unusable> {
+) -> Result<(Fate, usize), Unusable> {
     let before = out.len();
     out.extend_from_slice(HEAD);
     let members = out.len();
@@ -127,17 +130,18 @@ pub fn append_first(
     });
     let copied = copied.inspect_err(|_| out.truncate(before))?;
     let length = copied.length;
-    let id = copied.id.clone().and_then(|id| out.get(id)).map(<[u8]>::to_vec);
+    id.clear();
+    id.extend_from_slice(copied.id.clone().and_then(|id| out.get(id)).unwrap_or_default());
     if options.exclude.iter().any(|exclude| exclude.matches(&copied.traits, out)) {
         out.truncate(before);
-        return Ok((Line { id, fate: Fate::Excluded }, length));
+        return Ok((Fate::Excluded, length));
     }
     let tail: [&[u8]; 3] = [b"\"Subscription\":\"", content_type.name().as_bytes(), b"\"}}"];
     let most = LONGEST_LINE - HEAD.len() - tail.map(<[u8]>::len).iter().sum::<usize>();
     let too_long = out.len() - members > most;
     let too_many = copied.fields + ENVELOPE_FIELDS > MOST_FIELDS;
     let doubled = copied.adds_address_port && copied.has_address_port;
-    let mut line = Line { id, fate: Fate::Whole };
+    let mut fate = Fate::Whole;
     if too_long || doubled || (options.normalize && (too_many || copied.has_long_string)) {
         let whole = fit::Whole {
             members: out.get(members..).unwrap_or_default(),
@@ -146,7 +150,9 @@ pub fn append_first(
             normalize: options.normalize,
         };
         let mut anew = Vec::new();
-        line = whole.write(&mut anew);
+        let line = whole.write(&mut anew);
+        *id = line.id.unwrap_or_default();
+        fate = line.fate;
         out.truncate(members);
         // Of a record of many megabytes nothing is kept.
         out.shrink_to(2 * (members + LONGEST_LINE));
@@ -154,7 +160,7 @@ pub fn append_first(
     }
     out.extend(tail.iter().copied().flatten());
     out.push(b'\n');
-    Ok((line, length))
+    Ok((fate, length))
 }
 
 #[cfg(test)]

@@ -27,7 +27,10 @@ pub(super) struct Batch<'a> {
     /// Records that filters left out behind the mark: they come again if the blob breaks off here.
     excluded_since: u64,
     /// The last element that has an `Id`: its number, and its `Id` as JSON.
-    mark: Option<(u64, Vec<u8>)>,
+    mark: Option<u64>,
+    mark_id: Vec<u8>,
+    /// The next one's, in the making.
+    id: Vec<u8>,
     /// The last elements, if they can't be events: from which to which, and why.
     unusable: Option<(u64, u64, Why)>,
     /// The notices that are among the lines.
@@ -79,6 +82,8 @@ impl<'a> Batch<'a> {
             counts: Counts::default(),
             excluded_since: 0,
             mark: None,
+            mark_id: Vec::new(),
+            id: Vec::new(),
             unusable: None,
             gaps: Vec::new(),
         }
@@ -93,7 +98,10 @@ impl<'a> Batch<'a> {
             Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
                 match append_line(record, self.content_type, self.options, self.lines) {
-                    Ok(line) => return self.added(line, index, before),
+                    Ok(Line { id, fate }) => {
+                        self.id = id.unwrap_or_default();
+                        return self.added(fate, index, before);
+                    }
                     Err(Unusable::NoObject) => Why::NoObject,
                     Err(Unusable::Malformed) => Why::NoJson,
                 }
@@ -112,19 +120,21 @@ impl<'a> Batch<'a> {
     /// with it; gives its length then.
     pub(super) fn add_first(&mut self, text: &[u8], index: u64) -> Option<usize> {
         let before = self.lines.len();
-        let (line, length) =
-            append_first(text, self.content_type, self.options, self.lines).ok()?;
-        self.added(line, index, before);
+        let (content_type, options) = (self.content_type, self.options);
+        let (fate, length) =
+            append_first(text, content_type, options, &mut self.id, self.lines).ok()?;
+        self.added(fate, index, before);
         Some(length)
     }
 
-    /// Takes in what has become of the `index`-th element, whose line begins at `before`.
-    fn added(&mut self, line: Line, index: u64, before: usize) {
-        match line.fate {
+    /// Takes in what has become of the `index`-th element, whose `Id` is in `id` and whose line begins at
+    /// `before`.
+    fn added(&mut self, fate: Fate, index: u64, before: usize) {
+        match fate {
             Fate::Excluded => self.excluded_since += 1,
             Fate::Whole | Fate::Shortened => {
                 self.counts.events += 1;
-                self.counts.shortened += u64::from(line.fate == Fate::Shortened);
+                self.counts.shortened += u64::from(fate == Fate::Shortened);
                 // The notice of what precedes comes first.
                 if self.unusable.is_some() {
                     let notice = self.notice();
@@ -132,8 +142,9 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        if let Some(id) = line.id {
-            self.mark = Some((index, id));
+        if !self.id.is_empty() {
+            self.mark = Some(index);
+            std::mem::swap(&mut self.mark_id, &mut self.id);
             self.count_excluded();
         }
     }
@@ -201,7 +212,7 @@ impl<'a> Batch<'a> {
 
     /// How far the blob is dealt with by this batch: the number of elements and the last's `Id`.
     pub(super) fn mark(&self) -> Option<(u64, String)> {
-        self.mark.as_ref().map(|(index, id)| (*index, remembered(id)))
+        self.mark.map(|index| (index, remembered(&self.mark_id)))
     }
 
     /// Takes out the notices that are among the lines.

@@ -75,7 +75,7 @@ pub(super) fn copy(record: &[u8], normalize: bool, out: &mut Vec<u8>) -> Result<
         normalize,
         arrays: 0,
         escaped: false,
-        open: Vec::new(),
+        open: Open::default(),
         has_client_ip: false,
         address: None,
         found: Copied::default(),
@@ -98,12 +98,49 @@ struct Copy<'a> {
     arrays: usize,
     /// Whether an escape has been seen.
     escaped: bool,
-    /// The closing bracket of each container that is open.
-    open: Vec<u8>,
+    open: Open,
     /// Whether `ClientIP` has been seen, and as what, with its quotes, if it was repaired.
     has_client_ip: bool,
     address: Option<Vec<u8>>,
     found: Copied,
+}
+
+/// The closing bracket of each container that is open. Those that are as deep as records go take no
+/// memory of their own.
+struct Open {
+    levels: usize,
+    first: [u8; MOST_LEVELS],
+    further: Vec<u8>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { levels: 0, first: [0; MOST_LEVELS], further: Vec::new() }
+    }
+}
+
+impl Open {
+    fn len(&self) -> usize {
+        self.levels
+    }
+
+    fn last(&self) -> Option<u8> {
+        let last = self.levels.checked_sub(1)?;
+        self.first.get(last).or_else(|| self.further.last()).copied()
+    }
+
+    fn push(&mut self, close: u8) {
+        match self.first.get_mut(self.levels) {
+            Some(place) => *place = close,
+            None => self.further.push(close),
+        }
+        self.levels += 1;
+    }
+
+    fn pop(&mut self) {
+        self.levels = self.levels.saturating_sub(1);
+        self.further.truncate(self.levels.saturating_sub(MOST_LEVELS));
+    }
 }
 
 /// Where the next step begins; none where the record is no JSON.
@@ -212,7 +249,7 @@ impl Copy<'_> {
                     } else {
                         self.number(at)?
                     };
-                    if properties && self.open == [b']'] {
+                    if properties && self.open.len() == 1 && self.open.last() == Some(b']') {
                         self.make_an_object(place, end);
                     }
                     end
@@ -246,7 +283,7 @@ impl Copy<'_> {
             };
             // Behind a value: close what ends here, up to the comma before the next value.
             loop {
-                let Some(close) = self.open.last().copied() else {
+                let Some(close) = self.open.last() else {
                     return Some(at);
                 };
                 at = self.white(at);

@@ -78,6 +78,7 @@ fn all_is_well_and_nothing_is_written_but_the_log() {
             ["ok", "configuration"],
             ["ok", "state"],
             ["ok", "wodle"],
+            ["ok", "confinement"],
             ["tenant", TENANT],
             ["ok", "credentials"],
             ["ok", "proxy"],

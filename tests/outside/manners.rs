@@ -32,7 +32,7 @@ fn the_log_has_wazuhs_line_form() {
 #[test]
 fn log_levels_are_obeyed() {
     let site = Site::from_now();
-    for (level, lines) in [("error", 0), ("warning", 0), ("info", 1), ("debug", 6)] {
+    for (level, lines) in [("error", 0), ("warning", 0), ("info", 1), ("debug", 7)] {
         site.configure(&format!("<log_level>{level}</log_level>"));
         site.poll_well();
         site.clear_log();
