@@ -1,10 +1,11 @@
 # Everything that a newcomer, a packager or CI does here. `make demo` and `make test` need cargo, a C
-# compiler (for ring), make and bash (for the completions' test), nothing else.
+# compiler (for ring), make and bash (for the completions' test), nothing else. What `make package` and
+# `make test-packages` need besides, packaging/prepare installs, or names.
 
 CARGO ?= cargo
 BINARY = target/release/wodle-office365
 
-.PHONY: build demo test lint bench fuzz clean
+.PHONY: build demo test lint bench fuzz package test-packages clean
 
 # -p: built alone, so that no feature of the simulator's dependencies gets into what ships.
 build:
@@ -57,6 +58,16 @@ fuzz:
 			|| { grep -a -A2 -E "panicked|ERROR|Test unit" $$log; exit 1; }; \
 		grep -a DONE $$log; \
 	done
+
+# The static programs, the packages of both families for both architectures, SBOMs and sums, in dist/.
+package:
+	packaging/package
+
+# Installs the packages of dist/ into clean roots, uses, upgrades and removes them (as root), and makes them
+# once more elsewhere: the same bytes.
+test-packages:
+	packaging/test-install
+	packaging/test-reproducible
 
 clean:
 	$(CARGO) clean
