@@ -21,6 +21,7 @@ mod parallel;
 mod proxies;
 mod resuming;
 mod status;
+mod stored;
 mod tenants;
 mod trust;
 mod usage;
