@@ -11,6 +11,7 @@ use std::path::Path;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
@@ -77,10 +78,15 @@ fn log_to(loggers: Vec<Box<dyn Log>>) {
 
 fn open(path: &Path) -> io::Result<File> {
     let existed = path.exists();
-    // Without blocking: somebody may have put a pipe there that nobody reads.
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file =
-        OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    // Without blocking: somebody may have put a pipe there that nobody reads. And without following a
+    // link: Wazuh's group may make one in that folder, to any file of root's.
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits()).unwrap_or(0);
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(flags);
+    let file = options.open(path).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::other("it is a symbolic link: put a file there"),
+        _ => error,
+    })?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }

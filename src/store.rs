@@ -171,8 +171,7 @@ impl Home {
         let refused = |why: &str, remedy: &str| {
             Err(Error::Setup(format!("{name} is not used because {why}: {remedy} {name}")))
         };
-        let caller = rustix::process::geteuid().as_raw();
-        if meta.uid() != 0 && meta.uid() != caller {
+        if folder::strangers(&meta).is_some() {
             return refused("it belongs neither to root nor to who runs this", "chown root");
         }
         if mode & forbidden & 0o002 != 0 {

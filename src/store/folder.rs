@@ -1,6 +1,6 @@
 //! Our own folder in HOME: the state and its previous copy, tokens, the lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -46,18 +46,20 @@ impl Lock {
     }
 }
 
+/// Whom something belongs to that belongs neither to root nor to the caller.
+pub(super) fn strangers(meta: &Metadata) -> Option<u32> {
+    let caller = rustix::process::geteuid().as_raw();
+    Some(meta.uid()).filter(|owner| *owner != 0 && *owner != caller)
+}
+
 /// What is wrong with a file of ours that others may use in a way that `mode` names, or that belongs to
 /// somebody else; none where it is not there.
 #[must_use]
 pub fn too_open(path: &Path, mode: u32) -> Option<String> {
     let meta = fs::symlink_metadata(path).ok()?;
     let (name, found) = (path.display(), meta.permissions().mode() & 0o7777);
-    let caller = rustix::process::geteuid().as_raw();
-    if meta.uid() != 0 && meta.uid() != caller {
-        return Some(format!(
-            "{name} belongs to user {}, not to root: chown root {name}",
-            meta.uid()
-        ));
+    if let Some(owner) = strangers(&meta) {
+        return Some(format!("{name} belongs to user {owner}, not to root: chown root {name}"));
     }
     let open = found & mode;
     (open != 0).then(|| {
@@ -92,6 +94,13 @@ impl Folder {
     pub(super) fn make(&self) -> io::Result<()> {
         let path = &self.path;
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // Wazuh's group may put a link, or a folder of its own, in our folder's place.
+        for meta in [fs::symlink_metadata(path)?, fs::metadata(path)?] {
+            if let Some(owner) = strangers(&meta) {
+                let what = if meta.is_symlink() { "symbolic link" } else { "folder" };
+                return Err(io::Error::other(format!("it is a {what} of user {owner}'s")));
+            }
+        }
         if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
         }

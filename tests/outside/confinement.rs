@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use time::Duration;
 
-use crate::harness::{PATIENCE, Site, binary};
+use crate::harness::{PATIENCE, Site, binary, mode_of};
 use crate::host::Options;
 
 const GENERAL: &str = "Audit.General";
@@ -86,6 +86,44 @@ fn a_run_writes_nowhere_but_in_its_own_folder() {
     assert_eq!(fs::read(&target).unwrap(), before);
     let log = site.log();
     assert!(log.contains("the access tokens can't be kept for the next run: Permission"), "{log}");
+}
+
+/// The folders around our files may be written by Wazuh's group, whose processes are not root's.
+#[test]
+fn links_that_wazuhs_group_could_make_are_not_followed() {
+    let site = Site::new();
+    site.publish(GENERAL, Duration::minutes(5), &["1"]);
+    let target = site.path("etc/target");
+    fs::write(&target, "").unwrap();
+    symlink(&target, site.path("logs/wodle-office365.log")).unwrap();
+    let run = site.poll();
+    assert_eq!((run.code, run.ids()), (Some(1), vec!["1".to_owned()]));
+    assert_eq!(fs::read_to_string(&target).unwrap(), "");
+    let check = site.admin(&["check"]);
+    assert!(check.line(" log ").contains("it is a symbolic link"), "{}", check.stdout);
+    fs::remove_file(site.path("logs/wodle-office365.log")).unwrap();
+
+    let (elsewhere, folder) = (site.path("elsewhere"), site.path("var/wodles/wodle-office365"));
+    fs::rename(&folder, &elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o755)).unwrap();
+    symlink(&elsewhere, &folder).unwrap();
+    if geteuid().is_root() {
+        lchown(&folder, Some(4242), None).unwrap();
+        assert_eq!((site.poll().code, mode_of(&elsewhere)), (Some(1), 0o755));
+        assert!(site.log().contains("it is a symbolic link of user 4242's"), "{}", site.log());
+        fs::remove_file(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        lchown(&folder, Some(4242), None).unwrap();
+        assert_eq!(site.poll().code, Some(1));
+        assert!(site.log().contains("it is a folder of user 4242's"), "{}", site.log());
+        fs::remove_dir(&folder).unwrap();
+        symlink(&elsewhere, &folder).unwrap();
+    }
+    // An administrator's own.
+    assert_eq!(site.poll_well().text(), "");
+    assert_eq!(mode_of(&elsewhere), 0o700);
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&elsewhere, &folder).unwrap();
 }
 
 const LANDLOCK: &[i64] = &[
