@@ -5,10 +5,7 @@
 # logrotate asks for "su", but refuses the whole file where that group doesn't exist (yet). A file that
 # somebody has changed or removed is left alone. With "new" it is also made.
 rotate() {
-    ours=/usr/share/wodle-office365/logrotate
-    place=/etc/logrotate.d/wodle-office365
-    with=$(cat "$ours")
-    without=$(grep -v '^ *su ' "$ours")
+    rotation
     wanted=$without
     if getent group wazuh >/dev/null; then wanted=$with; fi
     if [ -f "$place" ]; then
@@ -21,6 +18,21 @@ rotate() {
         (umask 022 && mkdir -p /etc/logrotate.d && : >"$place")
     fi
     printf '%s\n' "$wanted" >"$place"
+}
+
+# The two that are ours: with the group, and without.
+rotation() {
+    place=/etc/logrotate.d/wodle-office365
+    with=$(cat /usr/share/wodle-office365/logrotate)
+    without=$(printf '%s\n' "$with" | grep -v '^ *su ')
+}
+
+# Keeps one that somebody has changed, as rpm keeps an edited configuration.
+save_rotation() {
+    rotation
+    if [ ! -f "$place" ]; then return 0; fi
+    found=$(cat "$place")
+    if [ "$found" != "$with" ] && [ "$found" != "$without" ]; then mv "$place" "$place.rpmsave"; fi
 }
 
 # Says so where Wazuh would refuse this version: a wodle whose program is not the one that its

@@ -96,11 +96,8 @@ pub fn before_the_network(reach: &Reach) -> Confinement {
         };
         let _ = set_capabilities(None, kept);
     }
-    if confinement.is_refused() {
-        log::warn!("confinement: {confinement}");
-    } else {
-        log::debug!("confinement: {confinement}");
-    }
+    // Where it is refused `check` warns; nobody wants to read that each minute.
+    log::debug!("confinement: {confinement}");
     confinement
 }
 
@@ -142,11 +139,15 @@ fn to_files(reach: &Reach) -> Result<RulesetStatus, RulesetError> {
     rules.restrict_self().map(|status| status.ruleset)
 }
 
-/// Where resolv.conf is replaced at any time by who manages the network, if it is a link to there.
+/// Where resolv.conf is replaced at any time by who manages the network, if it is a link to there. One that
+/// is replaced in /etc itself is out of reach for the rest of the run, so names that are looked up then
+/// fail until the next.
 fn resolvers_folder() -> Option<PathBuf> {
     let file = fs::canonicalize("/etc/resolv.conf").ok()?;
     let folder = file.parent()?;
-    (folder != Path::new("/etc") && folder != Path::new("/")).then(|| folder.to_owned())
+    // Not what holds more than that.
+    let shared = ["/", "/etc", "/run", "/var/run"].iter().any(|path| folder == Path::new(path));
+    (!shared).then(|| folder.to_owned())
 }
 
 impl Display for Confinement {
@@ -183,17 +184,20 @@ mod tests {
         matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// What a thread may do once it is confined; the others of this process stay as they are.
-    fn confined<T: Send>(reach: &Reach, then: impl FnOnce() -> T + Send) -> T {
+    /// Does something in a thread that is confined, with how far it is; the others of this process stay
+    /// as they are. On a kernel without Landlock there is nothing to be seen, unless this is CI's.
+    fn confined(reach: &Reach, then: impl FnOnce(RulesetStatus) + Send) {
         let run = || {
             let confinement = before_the_network(reach);
-            assert!(
-                matches!(confinement.0, Ok(RulesetStatus::FullyEnforced)),
-                "this test needs Landlock with Linux 6.12 or later: {confinement}"
-            );
-            then()
+            let status = confinement.0.unwrap();
+            if std::env::var_os("CI").is_some() {
+                assert_eq!(status, RulesetStatus::FullyEnforced, "Linux 6.12 or later is wanted");
+            }
+            if status != RulesetStatus::NotEnforced {
+                then(status);
+            }
         };
-        thread::scope(|scope| scope.spawn(run).join().unwrap())
+        thread::scope(|scope| scope.spawn(run).join().unwrap());
     }
 
     #[test]
@@ -207,7 +211,7 @@ mod tests {
         std::os::unix::fs::symlink(path("other"), path("own/link")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let reach = Reach { folder: Some(path("own")), files: vec![path("secret"), path("none")] };
-        confined(&reach, || {
+        confined(&reach, |status| {
             // What saving a state does.
             fs::write(path("own/state.new"), "new").unwrap();
             fs::hard_link(path("own/state"), path("own/previous")).unwrap();
@@ -233,7 +237,9 @@ mod tests {
             assert!(denied(fs::read("/etc/passwd")));
             assert!(denied(fs::read("/proc/1/environ")));
             assert!(denied(std::process::Command::new("/bin/true").status()));
-            assert!(denied(TcpListener::bind("127.0.0.1:0")));
+            if status == RulesetStatus::FullyEnforced {
+                assert!(denied(TcpListener::bind("127.0.0.1:0")));
+            }
         });
         assert_eq!(fs::read_to_string(path("other")).unwrap(), "other");
     }
@@ -241,7 +247,7 @@ mod tests {
     #[test]
     fn without_a_folder_nothing_is_written_anywhere() {
         let home = tempfile::TempDir::new().unwrap();
-        confined(&Reach::default(), || {
+        confined(&Reach::default(), |_| {
             assert!(denied(fs::write(home.path().join("new"), "")));
             assert!(denied(fs::read_dir(home.path())));
         });
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn of_roots_privileges_those_for_files_remain() {
-        confined(&Reach::default(), || {
+        confined(&Reach::default(), |_| {
             let held = capabilities(None).unwrap();
             assert_eq!(held.effective - KEPT, CapabilitySet::empty());
             assert_eq!(held.permitted - KEPT, CapabilitySet::empty());

@@ -50,15 +50,6 @@ pub struct Options {
     pub exclude: Vec<Exclude>,
 }
 
-/// What became of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// The value of its `Id`, as JSON, if it has one.
-    pub id: Option<Vec<u8>>,
-    /// Whether it was appended, and how.
-    pub fate: Fate,
-}
-
 /// How a record was appended, if it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -79,7 +70,8 @@ pub enum Unusable {
     Malformed,
 }
 
-/// Appends the line for `record` to `out`, its newline included.
+/// Appends the line for `record` to `out`, its newline included. The value of its `Id`, as JSON, takes the
+/// place of what is in `id`, which is empty then where it has none.
 ///
 /// White space between tokens is removed; every value that needs no repair keeps its spelling. Bad
 /// UTF-8, and half a surrogate pair, becomes U+FFFD, a raw control character in a string is escaped.
@@ -90,26 +82,25 @@ pub fn append_line(
     record: &[u8],
     content_type: ContentType,
     options: &Options,
+    id: &mut Vec<u8>,
     out: &mut Vec<u8>,
-) -> Result<Line, Unusable> {
+) -> Result<Fate, Unusable> {
     let record = match std::str::from_utf8(record) {
         Ok(_) => Cow::Borrowed(record),
         Err(_) => Cow::Owned(String::from_utf8_lossy(record).into_owned().into_bytes()),
     };
     let before = out.len();
-    let mut id = Vec::new();
-    let (fate, length) = append_first(&record, content_type, options, &mut id, out)?;
+    let (fate, length) = append_first(&record, content_type, options, id, out)?;
     let behind = record.get(length..).unwrap_or_default();
     if behind.iter().copied().all(json::is_white) {
-        Ok(Line { id: (!id.is_empty()).then_some(id), fate })
+        Ok(fate)
     } else {
         out.truncate(before);
         Err(Unusable::Malformed)
     }
 }
 
-/// The same for the record that `text` begins with, whatever follows it. Gives its length, too; its `Id`
-/// takes the place of what is in `id`, which is empty where it has none.
+/// The same for the record that `text` begins with, whatever follows it. Gives its length, too.
 ///
 /// # Errors
 /// There is no record that is whole and UTF-8; `out` is then as it was. `append_line` can tell more.
@@ -150,9 +141,7 @@ pub fn append_first(
             normalize: options.normalize,
         };
         let mut anew = Vec::new();
-        let line = whole.write(&mut anew);
-        *id = line.id.unwrap_or_default();
-        fate = line.fate;
+        fate = whole.write(id, &mut anew);
         out.truncate(members);
         // Of a record of many megabytes nothing is kept.
         out.shrink_to(2 * (members + LONGEST_LINE));

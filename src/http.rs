@@ -130,7 +130,7 @@ pub struct Network {
 #[derive(Debug)]
 pub struct Http {
     network: Network,
-    /// What TLS begins with, loaded once and only when a TLS connection is to be made.
+    /// What TLS begins with, loaded once: by [`Http::load_trust`], or when a connection needs it.
     tls: OnceLock<Result<Arc<ClientConfig>, String>>,
     /// One for each way to go: through a proxy or not, with TLS or not.
     agents: Mutex<Vec<(Route, Agent)>>,

@@ -8,7 +8,7 @@ use wodle_office365::args::{self, Command, HELP};
 use wodle_office365::error::Error;
 use wodle_office365::{backfill, check, confine, logging, poll, reset, status, wodle};
 
-/// The static program's; musl's own is slow where threads are (see Cargo.toml).
+/// The static program's: why, see Cargo.toml.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

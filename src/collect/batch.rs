@@ -1,7 +1,7 @@
 //! A blob's lines on their way from the splitter to the output.
 
 use crate::content::ContentType;
-use crate::event::{Fate, Line, Options, Unusable, append_first, append_line};
+use crate::event::{Fate, Options, Unusable, append_first, append_line};
 use crate::notice::{Kind, Notice};
 use crate::records::Element;
 use crate::state::fingerprint;
@@ -26,10 +26,11 @@ pub(super) struct Batch<'a> {
     counts: Counts,
     /// Records that filters left out behind the mark: they come again if the blob breaks off here.
     excluded_since: u64,
-    /// The last element that has an `Id`: its number, and its `Id` as JSON.
+    /// The number of the last element that has an `Id`.
     mark: Option<u64>,
+    /// That `Id`, as JSON.
     mark_id: Vec<u8>,
-    /// The next one's, in the making.
+    /// The `Id` of the element that is being added; empty where it has none.
     id: Vec<u8>,
     /// The last elements, if they can't be events: from which to which, and why.
     unusable: Option<(u64, u64, Why)>,
@@ -97,11 +98,9 @@ impl<'a> Batch<'a> {
             Element::Taken => return,
             Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
-                match append_line(record, self.content_type, self.options, self.lines) {
-                    Ok(Line { id, fate }) => {
-                        self.id = id.unwrap_or_default();
-                        return self.added(fate, index, before);
-                    }
+                let (content_type, options) = (self.content_type, self.options);
+                match append_line(record, content_type, options, &mut self.id, self.lines) {
+                    Ok(fate) => return self.added(fate, index, before),
                     Err(Unusable::NoObject) => Why::NoObject,
                     Err(Unusable::Malformed) => Why::NoJson,
                 }
@@ -191,8 +190,9 @@ impl<'a> Batch<'a> {
         let Element::Record(record) = element else {
             return None;
         };
-        let line = append_line(record, self.content_type, self.options, &mut Vec::new());
-        Some(remembered(&line.ok()?.id?))
+        let mut id = Vec::new();
+        append_line(record, self.content_type, self.options, &mut id, &mut Vec::new()).ok()?;
+        (!id.is_empty()).then(|| remembered(&id))
     }
 
     /// What has been gathered: whole lines.

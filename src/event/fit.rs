@@ -8,7 +8,7 @@ use super::fields::{Folding, fields_of};
 use super::json::{Items, Part, inside};
 use super::name::Name;
 use super::shorten::{Parts, SMALLEST_ROOM, Shortener, list};
-use super::{ENVELOPE_FIELDS, Fate, LONGEST_LINE, LONGEST_STRING, Line, MOST_FIELDS};
+use super::{ENVELOPE_FIELDS, Fate, LONGEST_LINE, LONGEST_STRING, MOST_FIELDS};
 
 /// A mandatory value is not shortened below this, in bytes.
 const MANDATORY_ROOM: usize = 4096;
@@ -35,17 +35,18 @@ pub(super) struct Whole<'a> {
 }
 
 impl Whole<'_> {
-    /// Writes the members that fit to `out`, which is empty, each with a comma behind it.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> Line {
+    /// Writes the members that fit to `out`, which is empty, each with a comma behind it, and the value
+    /// of `Id` in the place of what is in `id`.
+    pub(super) fn write(&self, id: &mut Vec<u8>, out: &mut Vec<u8>) -> Fate {
         // Bytes kept free for `Truncated`.
         let mut reserved = 0;
         loop {
-            let (id, cut) = self.write_with(reserved, out);
+            let (written, cut) = self.write_with(reserved, out);
             let list = list(&cut);
             if list.len() <= reserved {
                 out.extend_from_slice(&list);
-                let fate = if cut.is_empty() { Fate::Whole } else { Fate::Shortened };
-                return Line { id, fate };
+                *id = written.unwrap_or_default();
+                return if cut.is_empty() { Fate::Whole } else { Fate::Shortened };
             }
             // With less room more may be shortened, so that the list grows, but not for ever.
             reserved = list.len() + list.len() / 4;

@@ -5,7 +5,9 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, OFlags, StatxAttributes, StatxFlags, statx,
+};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
@@ -44,6 +46,11 @@ impl Lock {
         file.write_all(format!("{now} {pid} {started}").as_bytes())?;
         Ok(Self(file))
     }
+}
+
+/// What keeps an open from following a link, to a file that is not ours.
+fn no_link() -> i32 {
+    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 /// Whom something belongs to that belongs neither to root nor to the caller.
@@ -163,7 +170,8 @@ impl Folder {
     fn open_lock(&self) -> io::Result<File> {
         let path = self.path.join("lock");
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(no_link()).open(path)
     }
 
     /// Reads the state, from its previous copy where the newest can't be read; a new one where
@@ -362,12 +370,13 @@ pub struct Replacement {
 impl Replacement {
     fn prepare(folder: &Path, name: &str, size: u64) -> io::Result<Self> {
         let temporary = folder.join(format!("{name}.new"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        // One that a crash has left, or a link to somewhere else.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         if size > 0 {
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {

@@ -74,18 +74,29 @@ fn a_run_has_no_privileges_but_those_for_its_files() {
 }
 
 #[test]
-fn a_run_writes_nowhere_but_in_its_own_folder() {
+fn links_among_its_own_files_lead_a_run_nowhere() {
     let site = Site::new();
     site.publish(GENERAL, Duration::minutes(5), &["1"]);
-    // Who could plant this could else have root overwrite any file.
+    // Who could plant these could else have root overwrite any file.
     let target = site.path("etc/wodle-office365.conf");
     let before = fs::read(&target).unwrap();
-    fs::create_dir(site.path("var/wodles/wodle-office365")).unwrap();
-    symlink(&target, site.path("var/wodles/wodle-office365/token.json.new")).unwrap();
+    let own = |name: &str| site.path("var/wodles/wodle-office365").join(name);
+    fs::create_dir(own("")).unwrap();
+    for name in ["state.json.new", "token.json.new", "state.previous.json"] {
+        symlink(&target, own(name)).unwrap();
+    }
+    symlink(&target, own("lock")).unwrap();
+    assert_eq!(site.poll().code, Some(1));
+    assert!(site.log().contains("the lock in "), "{}", site.log());
+    fs::remove_file(own("lock")).unwrap();
+    fs::remove_file(own("state.previous.json")).unwrap();
     assert_eq!(site.poll_well().ids(), ["1"]);
-    assert_eq!(fs::read(&target).unwrap(), before);
-    let log = site.log();
-    assert!(log.contains("the access tokens can't be kept for the next run: Permission"), "{log}");
+    symlink(&target, own("state.previous.json")).unwrap();
+    assert_eq!(site.poll_well().text(), "");
+    assert_eq!((fs::read(&target).unwrap(), mode_of(&target)), (before, 0o640));
+    for name in ["state.json", "token.json", "state.previous.json"] {
+        assert!(fs::symlink_metadata(own(name)).unwrap().is_file(), "{name}");
+    }
 }
 
 /// The folders around our files may be written by Wazuh's group, whose processes are not root's.
@@ -164,9 +175,12 @@ fn a_run_that_dies_leaves_no_dump_of_its_memory() {
 
 #[test]
 fn what_an_old_kernel_or_a_sandbox_refuses_stops_nothing() {
+    let usual = Site::new().admin(&["check"]);
+    let has_landlock = usual.line(" confinement ").contains("Landlock keeps");
+    assert!(has_landlock || std::env::var_os("CI").is_none(), "{}", usual.stdout);
     let all = [LANDLOCK, &[libc::SYS_prctl, libc::SYS_capset, libc::SYS_capget]].concat();
     let cases: [(&[i64], i32, &str); 6] = [
-        (&[], 0, "confinement: Landlock keeps all files away but its own"),
+        (&[], 0, "confinement: Landlock keeps "),
         (LANDLOCK, libc::ENOSYS, "this kernel has no Landlock"),
         (LANDLOCK, libc::EOPNOTSUPP, "this kernel has no Landlock"),
         (LANDLOCK, libc::EPERM, "or a sandbox forbids it"),
@@ -174,6 +188,10 @@ fn what_an_old_kernel_or_a_sandbox_refuses_stops_nothing() {
         (&all, libc::EPERM, "no new privileges: refused; no core dumps: refused"),
     ];
     for (calls, error, told) in cases {
+        // A kernel without it shows the others only.
+        if !has_landlock && (calls.is_empty() || calls.len() == 1) {
+            continue;
+        }
         let site = Site::new();
         site.configure_one("<log_level>debug</log_level>");
         site.publish(GENERAL, Duration::minutes(5), &["1"]);
