@@ -7,7 +7,12 @@
 rotate() {
     rotation
     wanted=$without
-    if getent group wazuh >/dev/null; then wanted=$with; fi
+    if getent group wazuh >/dev/null 2>&1; then
+        wanted=$with
+    elif ! command -v getent >/dev/null && [ "$1" != new ]; then
+        # Who knows.
+        return 0
+    fi
     if [ -f "$place" ]; then
         found=$(cat "$place")
         if [ "$found" != "$with" ] && [ "$found" != "$without" ]; then return 0; fi
@@ -39,14 +44,19 @@ save_rotation() {
 # verify_sha256 names ends for good.
 verify() {
     now=$(sha256sum /usr/bin/wodle-office365 | cut -d' ' -f1)
+    if [ -z "$now" ]; then return 0; fi
     for file in /var/ossec/etc/ossec.conf /var/ossec/etc/shared/agent.conf; do
         if [ ! -f "$file" ]; then continue; fi
-        # A line for each wodle block outside comments.
-        known=$(tr '\n' ' ' <"$file" |
-            sed 's/<!--/\x01/g; s/-->/\x02/g; s/\x01[^\x02]*\x02//g; s/<\/wodle>/\n/g' |
-            sed -n '/<wodle/{s/.*<wodle/<wodle/; /<command>[^<]*wodle-office365/p}' |
-            sed -n 's/.*<verify_sha256>[[:space:]]*\([0-9A-Fa-f]*\)[[:space:]]*<.*/\1/p' |
-            tr 'A-F' 'a-f')
+        # A line for each wodle block outside comments that starts this very program; bytes, not letters,
+        # for a file may be of any encoding.
+        known=$(
+            export LC_ALL=C
+            tr '\n\r\t' '   ' <"$file" |
+                sed 's/<!--/\x01/g; s/-->/\x02/g; s/\x01[^\x02]*\x02//g; s/<\/wodle>/\n/g' |
+                sed -n '/<wodle/{s/.*<wodle/<wodle/; /<command> *"*\/usr\/bin\/wodle-office365["< ]/p}' |
+                sed -n 's/.*<verify_sha256>\([^<]*\)<.*/\1/p' |
+                tr 'A-F' 'a-f' | sed 's/ //g; s/^$/empty/'
+        )
         for hash in $known; do
             if [ "$hash" != "$now" ]; then
                 echo "wodle-office365: the verify_sha256 in $file is not this version's:" \

@@ -26,10 +26,8 @@ const LANDLOCK: ABI = ABI::V6;
 
 /// Of root's privileges: its own files whoever they belong to, and the room on a full disk that is kept
 /// for root.
-const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE
-    .union(CapabilitySet::DAC_READ_SEARCH)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::SYS_RESOURCE);
+const KEPT: CapabilitySet =
+    CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::FOWNER).union(CapabilitySet::SYS_RESOURCE);
 
 /// What resolving a host's name reads: resolv.conf(5), hosts(5), services(5), and glibc's own, which
 /// the static program doesn't have.
