@@ -21,12 +21,12 @@ use self::tenant::TenantCheck;
 use crate::args::Common;
 use crate::collect::is_twin;
 use crate::config::{Config, Tenant};
-use crate::confine::{Reach, before_the_network};
+use crate::confine::Reach;
 use crate::credentials;
 use crate::error::Error;
 use crate::http::Http;
 use crate::parent;
-use crate::setup::{config_path, network, read_config, tenants_named};
+use crate::setup::{config_path, confine, network, read_config, tenants_named};
 use crate::state::State;
 use crate::store::{AGENT, Home, OSSEC, sha256};
 
@@ -77,10 +77,9 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
         Ok(network) => {
             files::environment(&network, &config, &mut report.general);
             let http = Arc::new(Http::new(network));
-            http.load_trust(tenants.iter().flat_map(|tenant| tenant.origins()));
             let files = tenants.iter().flat_map(|tenant| credentials::files(&home, tenant));
             let reach = Reach { folder: None, files: files.collect() };
-            let confinement = before_the_network(&reach);
+            let confinement = confine(&http, &tenants, &reach);
             if confinement.is_refused() {
                 report.general.warning("confinement", confinement.to_string());
             } else {

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
+use crate::store::open_flags;
 use crate::words::one_line;
 
 /// Opens the log for a poll: points a stderr that is no terminal at it, shows messages on one that
@@ -80,9 +81,9 @@ fn open(path: &Path) -> io::Result<File> {
     let existed = path.exists();
     // Without blocking: somebody may have put a pipe there that nobody reads. And without following a
     // link: Wazuh's group may make one in that folder, to any file of root's.
-    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits()).unwrap_or(0);
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o640).custom_flags(flags);
+    options.append(true).create(true).mode(0o640);
+    options.custom_flags(open_flags(OFlags::NONBLOCK | OFlags::NOFOLLOW));
     let file = options.open(path).map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::LOOP) => io::Error::other("it is a symbolic link: put a file there"),
         _ => error,

@@ -17,14 +17,14 @@ use crate::args::{Common, Misuse};
 use crate::clock::{Clock, local_now};
 use crate::collect::{Collection, Cycle, Halt, Limits, Report, TenantStart};
 use crate::config::{self, Config};
-use crate::confine::{Reach, before_the_network};
+use crate::confine::Reach;
 use crate::credentials;
 use crate::error::Error;
 use crate::health::together;
 use crate::http::Http;
 use crate::logging;
 use crate::output::Output;
-use crate::setup::{network, read_config};
+use crate::setup::{confine, network, read_config};
 use crate::state::{CLOCK_TOLERANCE, State, Stream};
 use crate::store::Home;
 use crate::timestamp::{Timestamp, age};
@@ -82,7 +82,6 @@ fn poll(
     let output = (!look).then_some(config.max_output);
     let mut frame = Frame::open(home, folder, lock, loaded, output)?;
     let http = Arc::new(Http::new(network(&config, home)?));
-    http.load_trust(config.tenants.iter().flat_map(|tenant| tenant.origins()));
     let clock = Arc::new(Clock::new(frame.loaded.state.clock_offset));
     let tokens = Tokens::parse(&frame.folder.load_tokens());
     let tenants = start_tenants(&config, home, &mut frame.loaded.state, &tokens, clock.now());
@@ -90,7 +89,7 @@ fn poll(
     let output = Arc::new(output);
     let config = Arc::new(config);
     let folder = (!look).then(|| frame.folder.path().to_owned());
-    before_the_network(&Reach { folder, files: Vec::new() });
+    confine(&http, &config.tenants, &Reach { folder, files: Vec::new() });
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::args::{Common, ConfigSource};
 use crate::clock::local_now;
 use crate::config::{self, Config, Tenant};
+use crate::confine::{Confinement, Reach, before_the_network};
 use crate::error::Error;
-use crate::http::{Network, Stores, Timeouts, parse_bundle};
+use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
 use crate::proxy::Environment;
 use crate::store::{Folder, Home, Lock, read_stdin};
 
@@ -59,6 +60,13 @@ pub fn network(config: &Config, home: &Home) -> Result<Network, Error> {
         connections: config.max_connections,
         timeouts: Timeouts::default(),
     })
+}
+
+/// The last step before the network is spoken to: the certificates that are trusted are read, and then all
+/// is given up that `tenants` don't need. See [`before_the_network`] for when.
+pub fn confine(http: &Http, tenants: &[Arc<Tenant>], reach: &Reach) -> Confinement {
+    http.load_trust(tenants.iter().flat_map(|tenant| tenant.origins()));
+    before_the_network(reach)
 }
 
 /// The configured tenants that `named` is to pick out: by `tenant_id`, or by the GUID that

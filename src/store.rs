@@ -212,9 +212,14 @@ impl Home {
     }
 }
 
+/// Flags of open(2), as [`OpenOptionsExt::custom_flags`] takes them.
+pub(crate) fn open_flags(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
+}
+
 /// Opens a regular file; anything else (a pipe would block for ever) is refused.
 fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::CLOEXEC).bits()).unwrap_or(0);
+    let flags = open_flags(OFlags::NONBLOCK | OFlags::CLOEXEC);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)

@@ -15,13 +15,13 @@ use crate::api::Api;
 use crate::clock::{Clock, local_now};
 use crate::collect::{Collection, Cycle, Halt, Limits, Progress, Report, TenantStart};
 use crate::config::Config;
-use crate::confine::{Reach, before_the_network};
+use crate::confine::Reach;
 use crate::content::ContentType;
 use crate::credentials;
 use crate::error::Error;
 use crate::http::Http;
 use crate::output::Output;
-use crate::setup::network;
+use crate::setup::{confine, network};
 use crate::state::{Backfill, State, Tenant};
 use crate::store::Home;
 use crate::timestamp::{MINUTE, Timestamp};
@@ -40,7 +40,6 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     let signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|error| Error::Run(format!("signals can't be handled: {error}")))?;
     let http = Arc::new(Http::new(network(&config, home)?));
-    http.load_trust(config.tenants.iter().flat_map(|tenant| tenant.origins()));
     let clock = Arc::new(Clock::new(state.clock_offset));
     let tokens = Tokens::parse(&home.look().load_tokens());
     // The first listing comes in a moment.
@@ -62,7 +61,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     let mut no_state = State::default();
     no_state.clock_offset = state.clock_offset;
     let tenants = tenants.collect();
-    before_the_network(&Reach::default());
+    confine(&http, &config.tenants, &Reach::default());
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },

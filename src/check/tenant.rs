@@ -145,7 +145,7 @@ impl<'a> TenantCheck<'a> {
 
     /// Whether both hosts can be reached.
     fn reach(&mut self) -> bool {
-        let hosts = [&self.tenant.login, &self.tenant.management];
+        let hosts = self.tenant.origins();
         let mut proxies = Vec::new();
         let mut well = true;
         for host in hosts {

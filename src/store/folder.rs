@@ -11,7 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::open_regular;
+use super::{open_flags, open_regular};
 use crate::bounded::{read_at_most, read_secretly};
 use crate::error::Error;
 use crate::parent::process_start;
@@ -46,11 +46,6 @@ impl Lock {
         file.write_all(format!("{now} {pid} {started}").as_bytes())?;
         Ok(Self(file))
     }
-}
-
-/// What keeps an open from following a link, to a file that is not ours.
-fn no_link() -> i32 {
-    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 /// Whom something belongs to that belongs neither to root nor to the caller.
@@ -171,7 +166,7 @@ impl Folder {
         let path = self.path.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.custom_flags(no_link()).open(path)
+        options.custom_flags(open_flags(OFlags::NOFOLLOW)).open(path)
     }
 
     /// Reads the state, from its previous copy where the newest can't be read; a new one where
