@@ -20,7 +20,7 @@ mod tenant;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,10 +35,12 @@ use crate::auth::Credentials;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::content::{ContentType, Reaction};
+use crate::event::Kinds;
 use crate::health::{Outcome, Part, judge};
 use crate::notice::{Kind, Notice};
 use crate::output::Output;
 use crate::state::{Backfill, MOST_NOTICES, State, Tally, Tenant, Turns};
+use crate::store::Folder;
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::KeptToken;
 
@@ -55,6 +57,10 @@ pub struct Cycle {
     pub state: State,
     /// The configured tenants.
     pub tenants: Vec<TenantStart>,
+    /// What is known of the kinds of paths.
+    pub kinds: Kinds,
+    /// Where that is saved; nowhere in a run of which nothing is saved.
+    pub folder: Option<Folder>,
     /// Whether what is written is handed over to a modulesd, and may get lost there.
     pub hand_over: bool,
     /// When the run was begun.
@@ -172,7 +178,8 @@ impl Collection {
     /// Takes everything that a cycle works with.
     #[must_use]
     pub fn new(cycle: Cycle) -> Self {
-        let Cycle { config, api, output, state, tenants, hand_over, begun, limits } = cycle;
+        let Cycle { config, api, output, state, tenants, kinds, folder, hand_over, begun, limits } =
+            cycle;
         let now = api.clock.now();
         let tenants: Vec<_> =
             tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
@@ -194,6 +201,9 @@ impl Collection {
             config,
             state,
             output,
+            kinds,
+            folder,
+            kinds_lost: AtomicBool::new(false),
             shared: Mutex::new(shared),
             for_workers: Condvar::new(),
             for_main: Condvar::new(),
@@ -208,6 +218,7 @@ impl Collection {
     /// [`finish`](Collection::finish) gives.
     pub fn run(&self, signals: Signals) {
         self.0.run_until_done(signals);
+        self.0.save_kinds();
     }
 
     /// How far the backfills are.
@@ -241,6 +252,10 @@ struct Collector {
     run: RunContext,
     state: State,
     output: Arc<Output>,
+    kinds: Kinds,
+    folder: Option<Folder>,
+    /// Whether what was learned of kinds could not be saved.
+    kinds_lost: AtomicBool,
     deadline: Instant,
     limits: Limits,
     shared: Mutex<Shared>,
@@ -261,6 +276,24 @@ impl Collector {
 
     fn clock(&self) -> &Clock {
         &self.run.clock
+    }
+
+    /// Saves what was learned of the kinds of paths, if anything was since the last time.
+    fn save_kinds(&self) {
+        let (Some(folder), Some(bytes)) = (&self.folder, self.kinds.unsaved(self.clock().now()))
+        else {
+            return;
+        };
+        if let Err(error) = folder.save_kinds(&bytes)
+            && !self.kinds_lost.swap(true, Ordering::Relaxed)
+        {
+            log::error!(
+                "which kind of value each field holds can't be saved in {}: {error}. A later run may \
+                 give a field another kind, and Wazuh's indexer then rejects events silently: check \
+                 room and rights of that folder",
+                folder.path().display()
+            );
+        }
     }
 
     /// Sends one request of a tenant's walk, and takes in what came of it.
@@ -390,6 +423,7 @@ impl Collector {
         let mut shared = self.lock();
         let mut report =
             Report { turns: shared.turns(), halt: shared.halt.clone(), ..Report::default() };
+        report.failed = self.kinds_lost.load(Ordering::Relaxed);
         let tenants = std::mem::take(&mut shared.tenants);
         drop(shared);
         let mut outcomes = Vec::new();

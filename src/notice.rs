@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentType;
+use crate::event::as_kept;
 use crate::timestamp::Timestamp;
 
 /// What a notice tells.
@@ -110,7 +111,15 @@ impl Notice {
     /// The line, its newline included.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {
-        let office365 = Inner { actor: "wazuh", notice: self };
+        let kept = |text: &String| as_kept(text).into_owned();
+        let notice = Self {
+            tenant_id: kept(&self.tenant_id),
+            response: kept(&self.response),
+            code: self.code.as_ref().map(kept),
+            content_id: self.content_id.as_ref().map(kept),
+            ..self.clone()
+        };
+        let office365 = Inner { actor: "wazuh", notice: &notice };
         let line = Envelope { integration: "office365", office365 };
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
@@ -131,6 +140,16 @@ mod tests {
         assert!(notice.line().len() <= 64_512, "{}", notice.line().len());
         assert!(notice.response.ends_with('…'));
         assert_eq!(Notice::new(Kind::Gap, "t", None, "short").response, "short");
+    }
+
+    #[test]
+    fn what_wazuh_would_read_as_a_list_stays_text() {
+        let notice = Notice::new(Kind::Failure, "[1]", None, "[{}]").content("x\0y");
+        let notice = notice.code(Some("[]".to_owned()));
+        let line = String::from_utf8(notice.line()).unwrap();
+        for text in [r#":" [1]""#, r#":" [{}]""#, "\"x\u{fffd}y\"", r#":" []""#] {
+            assert!(line.contains(text), "{text}: {line}");
+        }
     }
 
     #[test]

@@ -88,14 +88,18 @@ fn poll(
     let output = Output::stdout().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let output = Arc::new(output);
     let config = Arc::new(config);
-    let folder = (!look).then(|| frame.folder.path().to_owned());
-    confine(&http, &config.tenants, &Reach { folder, files: Vec::new() });
+    let folder = (!look).then(|| frame.folder.clone());
+    let path = folder.as_ref().map(|folder| folder.path().to_owned());
+    let kinds = frame.folder.load_kinds(clock.now());
+    confine(&http, &config.tenants, &Reach { folder: path, files: Vec::new() });
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
         output: Arc::clone(&output),
         state: frame.loaded.state.clone(),
         tenants,
+        kinds,
+        folder,
         hand_over: frame.hand_over,
         begun,
         limits: Limits::of_a_poll(&config),

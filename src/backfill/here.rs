@@ -61,6 +61,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     let mut no_state = State::default();
     no_state.clock_offset = state.clock_offset;
     let tenants = tenants.collect();
+    let kinds = home.look().load_kinds(clock.now());
     confine(&http, &config.tenants, &Reach::default());
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
@@ -68,6 +69,8 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
         output: Arc::clone(&output),
         state: no_state,
         tenants,
+        kinds,
+        folder: None,
         hand_over: false,
         begun,
         limits: Limits::of_an_only_run(),

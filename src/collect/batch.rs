@@ -1,7 +1,7 @@
 //! A blob's lines on their way from the splitter to the output.
 
 use crate::content::ContentType;
-use crate::event::{Fate, Options, Unusable, append_first, append_line};
+use crate::event::{Fate, Learning, LineMaker, Unusable, id_of};
 use crate::notice::{Kind, Notice};
 use crate::records::Element;
 use crate::state::fingerprint;
@@ -17,11 +17,11 @@ const LINE: usize = 64 << 10;
 const MOST_ID: usize = 1024;
 
 /// Lines of one blob, gathered for one write.
-pub(super) struct Batch<'a> {
+pub(super) struct Batch<'a, 'm> {
     tenant_id: String,
     content_type: ContentType,
     content_id: String,
-    options: &'a Options,
+    maker: &'a mut LineMaker<'m>,
     lines: &'a mut Vec<u8>,
     counts: Counts,
     /// Records that filters left out behind the mark: they come again if the blob breaks off here.
@@ -63,12 +63,12 @@ enum Why {
     TooLarge,
 }
 
-impl<'a> Batch<'a> {
+impl<'a, 'm> Batch<'a, 'm> {
     pub(super) fn new(
         tenant_id: &str,
         content_type: ContentType,
         content_id: &str,
-        options: &'a Options,
+        maker: &'a mut LineMaker<'m>,
         lines: &'a mut Vec<u8>,
     ) -> Self {
         lines.clear();
@@ -78,7 +78,7 @@ impl<'a> Batch<'a> {
             tenant_id: tenant_id.to_owned(),
             content_type,
             content_id: content_id.to_owned(),
-            options,
+            maker,
             lines,
             counts: Counts::default(),
             excluded_since: 0,
@@ -91,17 +91,22 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
-    /// one for as many of a kind as stand side by side.
-    pub(super) fn add(&mut self, element: &Element<'_>, index: u64) {
+    /// one for as many of a kind as stand side by side. False where the record has to teach the kind of a
+    /// path and may not: nothing is added then.
+    pub(super) fn add(&mut self, element: &Element<'_>, index: u64, learning: Learning) -> bool {
         let before = self.lines.len();
         let why = match element {
-            Element::Taken => return,
+            Element::Taken => return true,
             Element::TooLarge(_) => Why::TooLarge,
             Element::Record(record) => {
-                let (content_type, options) = (self.content_type, self.options);
-                match append_line(record, content_type, options, &mut self.id, self.lines) {
-                    Ok(fate) => return self.added(fate, index, before),
-                    Err(Unusable::NoObject) => Why::NoObject,
+                let (content_type, maker) = (self.content_type, &mut *self.maker);
+                match maker.append_line(record, content_type, learning, &mut self.id, self.lines) {
+                    Ok(fate) => {
+                        self.added(fate, index, before);
+                        return true;
+                    }
+                    Err(Unusable::NewPath) => return false,
+                    Err(Unusable::NotAnObject) => Why::NoObject,
                     Err(Unusable::Malformed) => Why::NoJson,
                 }
             }
@@ -113,15 +118,17 @@ impl<'a> Batch<'a> {
                 self.unusable = Some((index, index, why));
             }
         }
+        true
     }
 
-    /// Adds the line of the `index`-th element if `text` begins with all of it and nothing is wrong
-    /// with it; gives its length then.
+    /// Adds the line of the `index`-th element if `text` begins with all of it, nothing is wrong with it,
+    /// and it teaches nothing; gives its length then.
     pub(super) fn add_first(&mut self, text: &[u8], index: u64) -> Option<usize> {
         let before = self.lines.len();
-        let (content_type, options) = (self.content_type, self.options);
-        let (fate, length) =
-            append_first(text, content_type, options, &mut self.id, self.lines).ok()?;
+        let (content_type, maker) = (self.content_type, &mut *self.maker);
+        let appended =
+            maker.append_first(text, content_type, Learning::No, &mut self.id, self.lines);
+        let (fate, length) = appended.ok()?;
         self.added(fate, index, before);
         Some(length)
     }
@@ -186,13 +193,11 @@ impl<'a> Batch<'a> {
     }
 
     /// The `Id` of an element, as it would be marked.
-    pub(super) fn id_of(&self, element: &Element<'_>) -> Option<String> {
+    pub(super) fn id_of(element: &Element<'_>) -> Option<String> {
         let Element::Record(record) = element else {
             return None;
         };
-        let mut id = Vec::new();
-        append_line(record, self.content_type, self.options, &mut id, &mut Vec::new()).ok()?;
-        (!id.is_empty()).then(|| remembered(&id))
+        id_of(record).map(|id| remembered(&id))
     }
 
     /// What has been gathered: whole lines.
@@ -235,20 +240,27 @@ impl<'a> Batch<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Read};
+    use std::sync::OnceLock;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::Exclude;
+    use crate::event::{Exclude, Kinds, Options};
     use crate::records::Records;
 
     static ALL: Options = Options { normalize: true, exclude: Vec::new() };
 
+    fn kinds() -> &'static Kinds {
+        static KINDS: OnceLock<Kinds> = OnceLock::new();
+        KINDS.get_or_init(Kinds::default)
+    }
+
     fn responses(elements: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut batch = Batch::new("t", ContentType::General, "c", &ALL, &mut lines);
+        let mut maker = LineMaker::new(&ALL, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
         for (n, element) in elements.iter().enumerate() {
-            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1);
+            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1, Learning::Yes);
         }
         batch.end();
         let text = String::from_utf8(batch.lines().to_vec()).unwrap();
@@ -277,14 +289,15 @@ mod tests {
     #[test]
     fn the_mark_stands_behind_the_last_element_that_has_an_id() {
         let mut lines = Vec::new();
-        let mut batch = Batch::new("t", ContentType::General, "c", &ALL, &mut lines);
-        batch.add(&Element::Record(br#"{"Id":"a"}"#), 1);
-        batch.add(&Element::Record(br#"{"x":1}"#), 2);
+        let mut maker = LineMaker::new(&ALL, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        batch.add(&Element::Record(br#"{"Id":"a"}"#), 1, Learning::Yes);
+        batch.add(&Element::Record(br#"{"x":1}"#), 2, Learning::Yes);
         assert_eq!((batch.mark(), batch.counts().events), (Some((1, "\"a\"".to_owned())), 2));
         batch.clear();
         assert_eq!(batch.mark(), None);
         let id = Element::Record(br#"{ "Id" : "a" }"#);
-        assert_eq!(batch.id_of(&id), Some("\"a\"".to_owned()));
+        assert_eq!(Batch::id_of(&id), Some("\"a\"".to_owned()));
     }
 
     #[test]
@@ -293,19 +306,20 @@ mod tests {
         let exclude = vec![Exclude { operation, ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
-        let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
+        let mut maker = LineMaker::new(&options, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
         let left_out = Element::Record(br#"{"Id":"b","Operation":"no"}"#);
-        batch.add(&left_out, 1);
-        batch.add(&Element::Record(br#"{"Id":"a","Operation":"ok"}"#), 2);
+        batch.add(&left_out, 1, Learning::Yes);
+        batch.add(&Element::Record(br#"{"Id":"a","Operation":"ok"}"#), 2, Learning::Yes);
         assert_eq!(batch.mark(), Some((2, "\"a\"".to_owned())));
-        batch.add(&left_out, 3);
-        batch.add(&Element::Record(br#"{"Operation":"no"}"#), 4);
+        batch.add(&left_out, 3, Learning::Yes);
+        batch.add(&Element::Record(br#"{"Operation":"no"}"#), 4, Learning::Yes);
         assert_eq!(batch.mark(), Some((3, "\"b\"".to_owned())));
         assert_eq!(batch.counts(), Counts { events: 1, shortened: 0, excluded: 2 });
-        assert_eq!(batch.id_of(&left_out), Some("\"b\"".to_owned()));
+        assert_eq!(Batch::id_of(&left_out), Some("\"b\"".to_owned()));
         batch.clear();
         assert!(batch.is_empty());
-        batch.add(&left_out, 5);
+        batch.add(&left_out, 5, Learning::Yes);
         assert_eq!(batch.counts().excluded, 2, "with the one that has no Id");
         assert!(!batch.is_empty() && batch.lines().is_empty());
         assert_eq!(batch.mark(), Some((5, "\"b\"".to_owned())));
@@ -316,12 +330,13 @@ mod tests {
         let record = |id: &str| format!(r#"{{"Id":"{id}"}}"#);
         let mark_of = |id: &str| {
             let mut lines = Vec::new();
-            let mut batch = Batch::new("t", ContentType::General, "c", &ALL, &mut lines);
+            let mut maker = LineMaker::new(&ALL, kinds());
+            let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
             let record = record(id);
             let element = Element::Record(record.as_bytes());
-            batch.add(&element, 1);
+            batch.add(&element, 1, Learning::Yes);
             let (_, id) = batch.mark().unwrap();
-            assert_eq!(batch.id_of(&element).as_deref(), Some(&*id));
+            assert_eq!(Batch::id_of(&element).as_deref(), Some(&*id));
             id
         };
         let longest = "x".repeat(MOST_ID - 2);
@@ -335,9 +350,10 @@ mod tests {
         let exclude = vec![Exclude { record_type: Some("1".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
-        let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
+        let mut maker = LineMaker::new(&options, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
         for (n, element) in ["1", r#"{"RecordType":1}"#, "2", "3"].iter().enumerate() {
-            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1);
+            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1, Learning::Yes);
         }
         batch.end();
         let told: Vec<_> = batch.gaps().map(|gap| gap.response).collect();
@@ -366,7 +382,8 @@ mod tests {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
-        let mut batch = Batch::new("t", ContentType::General, "c", &options, &mut lines);
+        let mut maker = LineMaker::new(&options, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
         let mut buffer = Vec::new();
         let mut records = Records::new(body, 300, &mut buffer);
         let mut index = 0;
@@ -379,7 +396,7 @@ mod tests {
             match next {
                 Ok(Some(element)) => {
                     index += 1;
-                    batch.add(&element, index);
+                    batch.add(&element, index, Learning::Yes);
                 }
                 Ok(None) => break "whole".to_owned(),
                 Err(error) => break format!("{error:?}"),

@@ -10,10 +10,11 @@ use super::{Collector, Halt};
 use crate::api::{Access, Trouble};
 use crate::clock::local_now;
 use crate::content::Reaction;
+use crate::event::{Learning, LineMaker};
 use crate::health::Failure;
 use crate::notice::Kind;
-use crate::output::Written;
-use crate::records::SplitError;
+use crate::output::{Turn, Written};
+use crate::records::{Element, SplitError};
 use crate::words::excerpt;
 
 /// No worker keeps a larger buffer than this, in bytes: ordinary records need less.
@@ -32,13 +33,17 @@ pub(super) enum Fetched {
 }
 
 /// What a worker uses again from blob to blob.
-#[derive(Default)]
-pub(super) struct Buffers {
+pub(super) struct Buffers<'a> {
     read: Vec<u8>,
     lines: Vec<u8>,
+    maker: LineMaker<'a>,
 }
 
-impl Buffers {
+impl<'a> Buffers<'a> {
+    pub(super) fn new(maker: LineMaker<'a>) -> Self {
+        Self { read: Vec::new(), lines: Vec::new(), maker }
+    }
+
     /// Gives back what only a large record needed.
     pub(super) fn trim(&mut self) {
         for buffer in [&mut self.read, &mut self.lines] {
@@ -51,21 +56,16 @@ impl Buffers {
 
 impl Collector {
     /// Fetches a blob and writes its events, from where an earlier try left off.
-    pub(super) fn fetch(&self, fetch: &mut Fetch, buffers: &mut Buffers) -> Fetched {
-        let Buffers { read, lines } = buffers;
+    pub(super) fn fetch(&self, fetch: &mut Fetch, buffers: &mut Buffers<'_>) -> Fetched {
+        let Buffers { read, lines, maker } = buffers;
         let mut records = match self.api.fetch(&fetch.access, &fetch.queued.blob.uri, read) {
             Ok(records) => records,
             Err(trouble) => return Fetched::Trouble(trouble),
         };
         let skip = fetch.queued.blob.written;
         let (mut index, mut late) = (0, false);
-        let mut batch = Batch::new(
-            &fetch.tenant_id,
-            fetch.content_type,
-            &fetch.queued.blob.id,
-            &self.config.events,
-            lines,
-        );
+        let mut batch =
+            Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id, maker, lines);
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) && !late {
                 // In time's last seconds, one that has not got further than an earlier run goes on
@@ -92,9 +92,13 @@ impl Collector {
             if index > skip {
                 // Repairs take a multiple of a large record's memory: one at a time.
                 let large = element.is_large().then(|| self.large.lock());
-                batch.add(&element, index);
+                let added = batch.add(&element, index, Learning::No)
+                    || self.write_learning(&mut batch, &element, index, fetch);
                 drop(large);
-            } else if index == skip && batch.id_of(&element) != fetch.queued.blob.last_id {
+                if !added {
+                    return Fetched::Stopped;
+                }
+            } else if index == skip && Batch::id_of(&element) != fetch.queued.blob.last_id {
                 return Fetched::Restart;
             }
             if batch.is_full() && !self.write(&mut batch, fetch) {
@@ -128,13 +132,33 @@ impl Collector {
         }
     }
 
-    /// Writes a batch out and marks how far the blob got; false when the run ends here.
-    fn write(&self, batch: &mut Batch<'_>, fetch: &mut Fetch) -> bool {
-        if batch.is_empty() {
-            return true;
+    /// Writes a record that teaches the kind of a path, and what is before it; false when the run ends
+    /// here. While this worker has its turn no other event can be written first, and what was learned is
+    /// saved before the event is out.
+    fn write_learning(
+        &self,
+        batch: &mut Batch<'_, '_>,
+        element: &Element<'_>,
+        index: u64,
+        fetch: &mut Fetch,
+    ) -> bool {
+        if !self.write(batch, fetch) {
+            return false;
         }
-        // Held until the state knows of it: a run that ends meanwhile repeats nothing.
-        let mut turn = self.output.turn();
+        let turn = self.output.turn();
+        batch.add(element, index, Learning::Yes);
+        self.save_kinds();
+        batch.is_empty() || self.write_in(turn, batch, fetch)
+    }
+
+    /// Writes a batch out and marks how far the blob got; false when the run ends here.
+    fn write(&self, batch: &mut Batch<'_, '_>, fetch: &mut Fetch) -> bool {
+        batch.is_empty() || self.write_in(self.output.turn(), batch, fetch)
+    }
+
+    /// The same with the right to write, which is held until the state knows of it: a run that ends
+    /// meanwhile repeats nothing.
+    fn write_in(&self, mut turn: Turn<'_>, batch: &mut Batch<'_, '_>, fetch: &mut Fetch) -> bool {
         let why = match turn.events(batch.lines()) {
             Ok(Written::All) => {
                 let (now, mark) = (self.clock().now(), batch.mark());

@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 use super::fetch::Buffers;
 use super::jobs::{Job, Kind, Shared};
 use super::{Collector, Halt};
+use crate::event::LineMaker;
 
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
@@ -124,7 +125,7 @@ impl Collector {
     }
 
     fn work(self: &Arc<Self>) {
-        let mut buffers = Buffers::default();
+        let mut buffers = Buffers::new(LineMaker::new(&self.config.events, &self.kinds));
         let mut done = None;
         while let Some(job) = self.next_job(done) {
             done = Some(self.work_on(job, &mut buffers));
@@ -132,7 +133,7 @@ impl Collector {
     }
 
     /// Does a job; what it was is still counted as in flight.
-    fn work_on(&self, job: Job, buffers: &mut Buffers) -> Kind {
+    fn work_on(&self, job: Job, buffers: &mut Buffers<'_>) -> Kind {
         let kind = job.kind();
         match job {
             Job::Step(tenant, request, _) => self.step(tenant, request),

@@ -1,6 +1,7 @@
 //! Filters: records that an administrator does not want.
 
-use super::copy::{Trait, Traits};
+use super::normalize::{Trait, Traits};
+use super::value::number_token;
 
 /// Leaves out the records that match all of its values; one that is not given matches any record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +46,7 @@ fn text(found: &Trait, line: &[u8]) -> Option<String> {
     let value = std::str::from_utf8(line.get(at.clone())?).ok()?;
     match value.as_bytes().first()? {
         b'"' => serde_json::from_str(value).ok(),
-        b'-' | b'0'..=b'9' => Some(value.to_owned()),
+        b'-' | b'0'..=b'9' => Some(number_token(value).unwrap_or(value.to_owned())),
         _ => None,
     }
 }

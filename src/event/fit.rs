@@ -1,242 +1,281 @@
-//! Writes a record anew that is too long for a line, has a string that the indexer rejects, or too
-//! many fields: with its longest strings and arrays shortened, its deepest objects as strings, and what
-//! finds no room then in one string.
+//! Makes a record fit: into the fields that Wazuh's decoder keeps, and into a line that it does not cut.
+//!
+//! Members that make too many fields are moved to `Overflow`. A line that is too long loses the ends of its
+//! longest strings and lists. So does a string that the indexer would reject.
 
-use std::collections::HashSet;
-
-use super::fields::{Folding, fields_of};
-use super::json::{Items, Part, inside};
-use super::name::Name;
-use super::shorten::{Parts, SMALLEST_ROOM, Shortener, list};
-use super::{ENVELOPE_FIELDS, Fate, LONGEST_LINE, LONGEST_STRING, MOST_FIELDS};
+use super::fields::fields_of;
+use super::json::{Items, Part, cut, decoded, inside, quote};
+use super::known_field::KnownField;
+use super::overflow::Overflow;
+use super::rewrite::Rewritten;
+use super::shorten::{MIN_ROOM, Parts, Shortener, list};
+use super::{ENVELOPE_FIELDS, Fate, MAX_FIELDS, MAX_LINE, MAX_STRING};
 
 /// A mandatory value is not shortened below this, in bytes.
 const MANDATORY_ROOM: usize = 4096;
 
-/// What `Overflow` has at least, if there is one, and what is looked at to fill it.
+/// What `Overflow` has at least, if there is one.
 const OVERFLOW_ROOM: usize = 2048;
-const MOST_OVERFLOW: usize = 1 << 20;
 
 const OVERFLOW: &[u8] = b"Overflow";
 
 /// The bytes around its value.
 const AROUND_OVERFLOW: usize = "\"Overflow\":,".len();
 
-/// A record as a whole.
-pub(super) struct Whole<'a> {
-    /// Its members as copied, each with a comma behind it.
-    pub(super) members: &'a [u8],
-    /// Whether the last of them is the `ClientIPAddressPort` that we add.
-    pub(super) adds_address_port: bool,
-    /// The most bytes that its members may take.
-    pub(super) most: usize,
-    /// Whether long strings and many fields are repaired as well.
-    pub(super) normalize: bool,
+/// A member of a record.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// Key, colon and value.
+    pub(super) text: Vec<u8>,
+    /// The length of the key, with its quotes.
+    pub(super) key: usize,
+    pub(super) field: Option<KnownField>,
+    /// Whether we add it.
+    pub(super) is_ours: bool,
 }
 
-impl Whole<'_> {
-    /// Writes the members that fit to `out`, which is empty, each with a comma behind it, and the value
-    /// of `Id` in the place of what is in `id`.
-    pub(super) fn write(&self, id: &mut Vec<u8>, out: &mut Vec<u8>) -> Fate {
-        // Bytes kept free for `Truncated`.
-        let mut reserved = 0;
-        loop {
-            let (written, cut) = self.write_with(reserved, out);
-            let list = list(&cut);
-            if list.len() <= reserved {
-                out.extend_from_slice(&list);
-                *id = written.unwrap_or_default();
-                return if cut.is_empty() { Fate::Whole } else { Fate::Shortened };
-            }
-            // With less room more may be shortened, so that the list grows, but not for ever.
-            reserved = list.len() + list.len() / 4;
-            out.clear();
-        }
+impl Member {
+    fn key(&self) -> &[u8] {
+        self.text.get(..self.key).unwrap_or_default()
     }
 
-    fn write_with(&self, reserved: usize, out: &mut Vec<u8>) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
-        let truncated = reserved > 0;
-        let fields = MOST_FIELDS - ENVELOPE_FIELDS - usize::from(truncated);
-        let (longest_string, fields) =
-            if self.normalize { (LONGEST_STRING, fields) } else { (usize::MAX, usize::MAX) };
-        // What is too long in any case, and too many fields.
-        let mut members = Vec::new();
-        let mut shortener = Shortener::new(longest_string, &mut members);
-        let mut folding = Folding::of(self.members, fields);
-        shortener.members(self.members, LONGEST_LINE, &mut folding, None);
-        let cut = shortener.cut;
-
-        let room = Size { bytes: self.most.saturating_sub(reserved), fields };
-        let displaced = |member: &Member<'_>| match member.name {
-            Some(Name::ClientIpAddressPort) => self.adds_address_port && !member.is_last,
-            Some(Name::Truncated) => truncated,
-            _ => false,
-        };
-        let (kept, others) = select(&members, room, displaced);
-        let mut shortener = Shortener::new(longest_string, out);
-        shortener.cut = match &others {
-            Some(others) => moved(cut, others),
-            None => cut,
-        };
-        let id = write(&mut shortener, &kept, others.as_deref(), room.bytes);
-        (id, shortener.cut)
-    }
-}
-
-/// Paths as they are once `others` are in `Overflow`.
-fn moved(cut: Vec<Vec<u8>>, others: &[u8]) -> Vec<Vec<u8>> {
-    let keys: HashSet<&[u8]> = Items::of(others).map(|part| inside(part.key)).collect();
-    let is_moved = |path: &[u8]| {
-        // A key may hold what separates those of a path.
-        let ends = path.iter().enumerate().filter(|(_, b)| b".[".contains(b)).map(|(at, _)| at);
-        ends.chain([path.len()]).any(|end| path.get(..end).is_some_and(|key| keys.contains(key)))
-    };
-    let path = |path: Vec<u8>| {
-        if is_moved(&path) { [OVERFLOW, b".", &path].concat() } else { path }
-    };
-    cut.into_iter().map(path).collect()
-}
-
-/// Writes the members in `bytes` bytes at most, and `others` as `Overflow`. Gives the value of `Id`.
-fn write(
-    shortener: &mut Shortener<'_>,
-    members: &[Member<'_>],
-    others: Option<&[u8]>,
-    bytes: usize,
-) -> Option<Vec<u8>> {
-    let (mut leaves, mut values) = (Parts::default(), Parts::default());
-    for member in members {
-        leaves.fixed += 1;
-        leaves.add_leaves(member.text, member.room(), bytes);
-        values.add(member.key.len() + 2, member.value.len(), member.room());
-    }
-    if let Some(others) = others {
-        let string = shortener.text_as_string(OVERFLOW, others, LONGEST_LINE);
-        leaves.add(AROUND_OVERFLOW, string.len(), OVERFLOW_ROOM);
-        values.add(AROUND_OVERFLOW, string.len(), OVERFLOW_ROOM);
-    }
-    let most = leaves.highest(bytes);
-    // Where so many stand in objects that these can't be kept whole.
-    let most_of_value = values.highest(bytes).unwrap_or_default();
-    let mut id = None;
-    for member in members {
-        let from = shortener.out.len() + member.key.len() + 1;
-        if let Some(most) = most {
-            let most = most.max(member.room());
-            shortener.members(member.text, most, &mut Folding::none(), None);
-        } else {
-            shortener.key(member.key, None);
-            shortener.value(member.value, most_of_value.max(member.room()));
-        }
-        if member.name == Some(Name::Id) {
-            id = shortener.out.get(from..).map(<[u8]>::to_vec);
-        }
-        shortener.out.push(b',');
-    }
-    if let Some(others) = others {
-        let most = most.unwrap_or(most_of_value).max(OVERFLOW_ROOM);
-        let string = shortener.text_as_string(OVERFLOW, others, most);
-        shortener.out.extend([b"\"", OVERFLOW, b"\":", &string, b","].concat());
-    }
-    id
-}
-
-/// A member to be written.
-struct Member<'a> {
-    /// Key and value as they stand.
-    text: &'a [u8],
-    /// With its quotes.
-    key: &'a [u8],
-    name: Option<Name>,
-    value: &'a [u8],
-    is_mandatory: bool,
-    is_last: bool,
-}
-
-impl Member<'_> {
-    /// Its value is not made shorter than this.
-    fn room(&self) -> usize {
-        if self.is_mandatory { MANDATORY_ROOM } else { SMALLEST_ROOM }
+    fn value(&self) -> &[u8] {
+        self.text.get(self.key + 1..).unwrap_or_default()
     }
 
     /// What it takes at least, with its comma.
-    fn needs(&self) -> Size {
-        let bytes = self.key.len() + 2 + self.value.len().min(self.room());
-        Size { bytes, fields: fields_of(self.value) }
+    fn min_bytes(&self) -> usize {
+        self.key + 2 + self.value().len().min(room(self.field))
     }
 }
 
-/// What members take, or may take.
-#[derive(Clone, Copy, Default)]
-struct Size {
-    bytes: usize,
-    fields: usize,
+/// A value is not made shorter than this.
+fn room(field: Option<KnownField>) -> usize {
+    if field.is_some_and(KnownField::is_mandatory) { MANDATORY_ROOM } else { MIN_ROOM }
 }
 
-impl Size {
-    fn plus(self, other: Self) -> Self {
-        Self { bytes: self.bytes + other.bytes, fields: self.fields + other.fields }
-    }
-
-    /// What is left behind `other`, if that fits.
-    fn minus(self, other: Self) -> Option<Self> {
-        let bytes = self.bytes.checked_sub(other.bytes)?;
-        Some(Self { bytes, fields: self.fields.checked_sub(other.fields)? })
-    }
+/// The limits of a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The most bytes that its members may take, each with its comma.
+    pub(super) bytes: usize,
+    /// Whether the limits of the decoder and the indexer count as well: fields, and bytes of a string. A
+    /// string that would be read as a list gets a blank in front then.
+    pub(super) normalize: bool,
 }
 
-/// Chooses the members that are written on their own, and makes an object of the others, if there are
-/// any: those that are `displaced`, and the last ones that don't fit.
-fn select(
-    members: &[u8],
-    room: Size,
-    displaced: impl Fn(&Member<'_>) -> bool,
-) -> (Vec<Member<'_>>, Option<Vec<u8>>) {
-    let (mut all, mut mandatory) = (Size::default(), Size::default());
-    let mut overflows = false;
-    for member in read(members) {
-        all = all.plus(member.needs());
-        if member.is_mandatory {
-            mandatory = mandatory.plus(member.needs());
+/// Writes the members that fit to `out`, which is empty, each with a comma behind it.
+pub(super) fn write(record: &Rewritten<'_>, limits: Limits, out: &mut Vec<u8>) -> Fate {
+    if limits.normalize && write_whole(record, limits, out) {
+        return Fate::Whole;
+    }
+    out.clear();
+    // Bytes kept free for `Truncated`.
+    let mut reserved = 0;
+    loop {
+        let cut = write_with(record, limits, reserved, out);
+        let list = list(&cut);
+        if list.len() <= reserved {
+            out.extend_from_slice(&list);
+            return if cut.is_empty() { Fate::Whole } else { Fate::Shortened };
         }
-        overflows |= displaced(&member);
+        // With less room more may be shortened, so that the list grows, but not for ever.
+        reserved = list.len() + list.len() / 4;
+        out.clear();
     }
-    if !overflows && room.minus(all).is_some() {
-        return (read(members).collect(), None);
+}
+
+/// Writes the whole record, if it obviously fits.
+fn write_whole(record: &Rewritten<'_>, limits: Limits, out: &mut Vec<u8>) -> bool {
+    let overflow = overflow_string(&record.overflow);
+    let is_long = |member: &Member| member.text.len() > MAX_STRING;
+    let is_too_long = overflow.as_ref().is_some_and(|text| text.len() > MAX_STRING);
+    let max = MAX_FIELDS - ENVELOPE_FIELDS;
+    if is_too_long
+        || record.members.iter().any(is_long)
+        || !too_many_fields(&record.members, overflow.is_some(), max).is_empty()
+    {
+        return false;
     }
-    let own = Size { bytes: AROUND_OVERFLOW + OVERFLOW_ROOM, fields: 1 };
-    let mut left = room.minus(mandatory.plus(own)).unwrap_or_default();
-    let (mut kept, mut others, mut full) = (Vec::new(), b"{".to_vec(), false);
-    for member in read(members) {
-        let goes = displaced(&member) || member.name == Some(Name::Overflow);
-        let rest = left.minus(member.needs()).filter(|_| !goes && !full);
-        if member.is_mandatory {
-            kept.push(member);
-        } else if let Some(rest) = rest {
-            left = rest;
-            kept.push(member);
+    let mut shortener = Shortener::new(MAX_STRING, true, out);
+    for member in &record.members {
+        let text = &member.text;
+        // Only a string that begins like a list may get a blank in front.
+        let begins = |at| text.get(at) == Some(&b'"');
+        let may_be_list =
+            memchr::memchr2_iter(b'[', b'\\', text).any(|at| begins(at.wrapping_sub(1)));
+        if may_be_list {
+            shortener.members(text, MAX_LINE, None);
         } else {
-            full |= !goes;
-            if others.len() < MOST_OVERFLOW {
-                others.extend([member.text, b","].concat());
-            }
+            shortener.out.extend_from_slice(text);
         }
+        shortener.out.push(b',');
     }
-    others.pop();
-    others.push(b'}');
-    (kept, Some(others))
+    if let Some(overflow) = overflow {
+        out.extend([b"\"", OVERFLOW, b"\":", &overflow, b","].concat());
+    }
+    out.len() <= limits.bytes
 }
 
-/// The members; of each mandatory name the first is so.
-fn read(members: &[u8]) -> impl Iterator<Item = Member<'_>> {
-    let mut seen = Vec::new();
-    let mut items = Items::members(members);
-    std::iter::from_fn(move || {
-        let Part { text, key, value } = items.next()?;
-        let name = Name::of(key);
-        let mandatory = name.filter(|name| name.is_mandatory() && !seen.contains(name));
-        seen.extend(mandatory);
-        let (is_mandatory, is_last) = (mandatory.is_some(), items.is_empty());
-        Some(Member { text, key, name, value, is_mandatory, is_last })
+/// The value of `Overflow`; none where nothing was moved.
+fn overflow_string(overflow: &Overflow<'_>) -> Option<Vec<u8>> {
+    let mut string = Vec::new();
+    (!overflow.is_empty()).then(|| {
+        quote(&overflow.text(), &mut string);
+        string
     })
+}
+
+/// Writes them into what `reserved` bytes for `Truncated` leave. Gives the paths of what was shortened.
+fn write_with(
+    record: &Rewritten<'_>,
+    limits: Limits,
+    reserved: usize,
+    out: &mut Vec<u8>,
+) -> Vec<Vec<u8>> {
+    let truncates = reserved > 0;
+    let bytes = limits.bytes.saturating_sub(reserved);
+    let max_string = if limits.normalize { MAX_STRING } else { usize::MAX };
+    let mut overflow = record.overflow.clone();
+    let mut stays = vec![true; record.members.len()];
+    let mut go = |at: usize, stays: &mut Vec<bool>| {
+        if let (Some(member), Some(stays)) = (record.members.get(at), stays.get_mut(at)) {
+            overflow.push(&decoded_key(member), member.value());
+            *stays = false;
+        }
+    };
+    if limits.normalize {
+        let max = MAX_FIELDS - ENVELOPE_FIELDS - usize::from(truncates);
+        for at in too_many_fields(&record.members, !record.overflow.is_empty(), max) {
+            go(at, &mut stays);
+        }
+    }
+    let has_overflow = stays.contains(&false) || !record.overflow.is_empty();
+    for at in too_large(&record.members, &stays, has_overflow, bytes) {
+        go(at, &mut stays);
+    }
+    // Those that we write ourselves. With `normalize` they are in `Overflow` already.
+    let has_overflow = stays.contains(&false) || !record.overflow.is_empty();
+    for (at, member) in record.members.iter().enumerate() {
+        let is_displaced = match member.field {
+            Some(KnownField::Truncated) => truncates,
+            Some(KnownField::Overflow) => has_overflow,
+            _ => false,
+        };
+        if is_displaced && stays.get(at) == Some(&true) {
+            go(at, &mut stays);
+        }
+    }
+    let kept = std::iter::zip(&record.members, &stays).filter(|(_, stays)| **stays);
+    let kept: Vec<&Member> = kept.map(|(member, _)| member).collect();
+    let overflow = overflow_string(&overflow);
+    share(&kept, overflow.as_deref(), bytes, max_string, limits.normalize, out)
+}
+
+fn decoded_key(member: &Member) -> String {
+    decoded(member.key()).unwrap_or_default().into_owned()
+}
+
+/// Which members go so that the others make `max` fields at most: the one with the most first, of equals
+/// the last.
+fn too_many_fields(members: &[Member], has_overflow: bool, max: usize) -> Vec<usize> {
+    let fields: Vec<usize> = members.iter().map(|member| fields_of(member.value())).collect();
+    let mut all = fields.iter().sum::<usize>() + usize::from(has_overflow);
+    if all <= max {
+        return Vec::new();
+    }
+    all += usize::from(!has_overflow);
+    let may_go =
+        |member: &Member| !member.is_ours && !member.field.is_some_and(KnownField::is_mandatory);
+    let mut order: Vec<(usize, usize)> = std::iter::zip(members, fields)
+        .enumerate()
+        .filter(|(_, (member, fields))| may_go(member) && *fields > 0)
+        .map(|(at, (_, fields))| (fields, at))
+        .collect();
+    order.sort_unstable_by(|a, b| b.cmp(a));
+    let goes = order.into_iter().take_while(|(fields, _)| {
+        let too_many = all > max;
+        all -= if too_many { *fields } else { 0 };
+        too_many
+    });
+    let mut goes: Vec<usize> = goes.map(|(_, at)| at).collect();
+    goes.sort_unstable();
+    goes
+}
+
+/// Which members go because their names alone take too much room: the last ones.
+fn too_large(members: &[Member], stays: &[bool], has_overflow: bool, bytes: usize) -> Vec<usize> {
+    const AROUND: usize = AROUND_OVERFLOW + OVERFLOW_ROOM;
+    let kept = || std::iter::zip(members, stays).enumerate().filter(|(_, (_, stays))| **stays);
+    let mut needed: usize = kept().map(|(_, (member, _))| member.min_bytes()).sum();
+    needed += if has_overflow { AROUND } else { 0 };
+    if needed <= bytes {
+        return Vec::new();
+    }
+    needed += if has_overflow { 0 } else { AROUND };
+    let mut goes = Vec::new();
+    let last_first: Vec<_> = kept().collect();
+    for (at, (member, _)) in last_first.into_iter().rev() {
+        if needed <= bytes {
+            break;
+        }
+        if !member.is_ours && !member.field.is_some_and(KnownField::is_mandatory) {
+            needed -= member.min_bytes();
+            goes.push(at);
+        }
+    }
+    goes.reverse();
+    goes
+}
+
+/// Writes the members in `bytes` bytes at most, and `overflow` as `Overflow`. Gives the paths of what was
+/// shortened.
+fn share(
+    members: &[&Member],
+    overflow: Option<&[u8]>,
+    bytes: usize,
+    max_string: usize,
+    guards: bool,
+    out: &mut Vec<u8>,
+) -> Vec<Vec<u8>> {
+    // What is too long in any case.
+    let mut whole = Vec::new();
+    let mut shortener = Shortener::new(max_string, false, &mut whole);
+    for member in members {
+        shortener.members(&member.text, MAX_LINE, None);
+        shortener.out.push(b',');
+    }
+    let paths = shortener.cut;
+    let (mut leaves, mut values) = (Parts::default(), Parts::default());
+    for (member, Part { text, key, value }) in std::iter::zip(members, Items::members(&whole)) {
+        leaves.fixed += 1;
+        leaves.add_leaves(text, room(member.field), bytes);
+        values.add(key.len() + 2, value.len(), room(member.field));
+    }
+    if let Some(overflow) = overflow {
+        let size = cut(inside(overflow), MAX_LINE, max_string) + 2;
+        leaves.add(AROUND_OVERFLOW, size, OVERFLOW_ROOM);
+        values.add(AROUND_OVERFLOW, size, OVERFLOW_ROOM);
+    }
+    let max = leaves.highest(bytes);
+    // Where so many are in objects that these can't be kept whole.
+    let max_of_value = values.highest(bytes).unwrap_or_default();
+    let mut shortener = Shortener::new(max_string, guards, out);
+    shortener.cut = paths;
+    for (member, Part { text, key, value }) in std::iter::zip(members, Items::members(&whole)) {
+        if let Some(max) = max {
+            shortener.members(text, max.max(room(member.field)), None);
+        } else {
+            shortener.key(key, None);
+            shortener.value(value, max_of_value.max(room(member.field)));
+        }
+        shortener.out.push(b',');
+    }
+    if let Some(overflow) = overflow {
+        shortener.out.extend([b"\"", OVERFLOW, b"\":"].concat());
+        let max = max.unwrap_or(max_of_value).max(OVERFLOW_ROOM);
+        shortener.named_string(OVERFLOW, inside(overflow), max);
+        shortener.out.push(b',');
+    }
+    shortener.cut
 }

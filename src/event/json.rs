@@ -14,11 +14,6 @@ impl<'a> Items<'a> {
         Self { rest: inside(container), keyed: container.first() == Some(&b'{') }
     }
 
-    /// Whether there are no more.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
     /// The members that are not enclosed in an object.
     pub(super) fn members(text: &'a [u8]) -> Self {
         Self { rest: text, keyed: true }
@@ -201,6 +196,29 @@ pub(super) fn decoded(string: &[u8]) -> Option<Cow<'_, str>> {
         return serde_json::from_slice::<String>(string).ok().map(Cow::Owned);
     }
     std::str::from_utf8(inside(string)).ok().map(Cow::Borrowed)
+}
+
+/// Appends `text`, in which each container on this level (1: one that is in nothing) has become a string.
+pub(super) fn containers_as_strings(text: &[u8], level: usize, out: &mut Vec<u8>) {
+    let (mut rest, mut open) = (text, 0);
+    while let Some(byte) = rest.first() {
+        match byte {
+            b'"' => out.extend_from_slice(take(&mut rest, string_length)),
+            b'{' | b'[' if open + 1 == level => quote(take(&mut rest, container_length), out),
+            byte => {
+                open += usize::from(matches!(byte, b'{' | b'['));
+                open -= usize::from(matches!(byte, b'}' | b']'));
+                out.push(*byte);
+                take(&mut rest, |_| 1);
+            }
+        }
+    }
+}
+
+/// Appends any text as a JSON string.
+pub(super) fn quote_text(text: &str, out: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]

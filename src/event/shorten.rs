@@ -3,18 +3,20 @@
 //! All strings and arrays, in whatever objects, may have so many bytes each, and those that need fewer
 //! leave the rest to the others; so small ones stay as they are and the longest are shortened first.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::LONGEST_LINE;
-use super::fields::{Folding, Step, Walk};
-use super::json::{Items, Part, cut, inside, quote};
+use super::MAX_LINE;
+use super::cjson::is_list;
+use super::fields::{Step, Walk};
+use super::json::{Items, Part, cut, decoded, inside};
 
 /// Nothing is shortened below this, in bytes.
-pub(super) const SMALLEST_ROOM: usize = 64;
+pub(super) const MIN_ROOM: usize = 64;
 
 /// The list of shortened paths is no longer than this, in bytes, and none of them than that.
-const LONGEST_LIST: usize = 12 << 10;
-pub(super) const LONGEST_PATH: usize = 256;
+const MAX_LIST: usize = 12 << 10;
+pub(super) const MAX_PATH: usize = 256;
 
 /// Stands for what a list or a path leaves out.
 const ELLIPSIS: &[u8] = "…".as_bytes();
@@ -47,6 +49,8 @@ impl Parts {
         {
             match step {
                 Step::Key(key) => self.fixed += key.len() + 1,
+                // It may get a blank in front.
+                Step::Field(value @ [b'"', b'[' | b'\\', ..]) => self.add(1, value.len(), room),
                 Step::Field(value) => self.add(0, value.len(), room),
                 Step::Empty => self.fixed += 2,
                 Step::Comma | Step::Open | Step::Close => self.fixed += 1,
@@ -75,7 +79,11 @@ impl Parts {
 
 /// Writes values, shortened where they are too long.
 pub(super) struct Shortener<'a> {
-    longest_string: usize,
+    max_string: usize,
+    /// Whether a string outside arrays that would be read as a list gets a blank in front.
+    guards: bool,
+    /// How many arrays it is in.
+    arrays: usize,
     pub(super) out: &'a mut Vec<u8>,
     /// Where it is, as JSON without quotes: `Item.Folders[3].Path`.
     path: Vec<u8>,
@@ -84,27 +92,16 @@ pub(super) struct Shortener<'a> {
 }
 
 impl<'a> Shortener<'a> {
-    pub(super) fn new(longest_string: usize, out: &'a mut Vec<u8>) -> Self {
-        Self { longest_string, out, path: Vec::new(), cut: Vec::new() }
+    pub(super) fn new(max_string: usize, guards: bool, out: &'a mut Vec<u8>) -> Self {
+        Self { max_string, guards, arrays: 0, out, path: Vec::new(), cut: Vec::new() }
     }
 
     /// Writes members, with `most` bytes at most for each of their strings and arrays, in whatever
     /// objects. `outside`: the length of the path that they are in, if they are in one.
-    pub(super) fn members(
-        &mut self,
-        members: &[u8],
-        most: usize,
-        folding: &mut Folding,
-        outside: Option<usize>,
-    ) {
+    pub(super) fn members(&mut self, members: &[u8], most: usize, outside: Option<usize>) {
         let mut walk = Walk::new(members);
         let mut paths = vec![outside];
         loop {
-            if let Some(object) = folding.next(&mut walk) {
-                let text = self.text_of(object, LONGEST_LINE);
-                quote(&text, self.out);
-                continue;
-            }
             match walk.step() {
                 Some(Step::Key(key)) => self.key(key, paths.last().copied().flatten()),
                 Some(Step::Field(value)) => self.value(value, most),
@@ -131,25 +128,34 @@ impl<'a> Shortener<'a> {
             self.path.push(b'.');
         }
         self.path.extend_from_slice(inside(key));
-        self.string(inside(key), LONGEST_LINE);
+        self.text(inside(key), MAX_LINE);
         self.out.push(b':');
+    }
+
+    /// Writes a string for a member of the record, in `most` bytes at most.
+    pub(super) fn named_string(&mut self, name: &[u8], inside: &[u8], most: usize) {
+        self.path = name.to_vec();
+        self.text(inside, most);
     }
 
     /// Writes a value in `most` bytes at most, of which there are two at least.
     pub(super) fn value(&mut self, value: &[u8], most: usize) {
-        if value.len() <= most.min(self.longest_string.saturating_add(2)) {
+        let guards = self.guards && self.arrays == 0;
+        let may_need_blank = guards && matches!(value, [b'"', b'[' | b'\\', ..] | [b'{', ..]);
+        if value.len() <= most.min(self.max_string.saturating_add(2)) && !may_need_blank {
             self.out.extend_from_slice(value);
             return;
         }
         match value {
-            [b'"', inside @ .., b'"'] => self.string(inside, most),
+            [b'"', inside @ .., b'"'] if may_need_blank => self.guarded(inside, most),
+            [b'"', inside @ .., b'"'] => self.text(inside, most),
             [b'{', members @ .., b'}'] => {
                 let mut leaves = Parts { fixed: 2, ..Parts::default() };
-                leaves.add_leaves(members, SMALLEST_ROOM, most);
+                leaves.add_leaves(members, MIN_ROOM, most);
                 if let Some(most) = leaves.highest(most) {
                     self.out.push(b'{');
                     let outside = Some(self.path.len());
-                    self.members(members, most, &mut Folding::none(), outside);
+                    self.members(members, most, outside);
                     self.out.push(b'}');
                 } else {
                     self.container(value, most);
@@ -157,14 +163,37 @@ impl<'a> Shortener<'a> {
             }
             [b'[', ..] => self.container(value, most),
             // A number, which is not cut without becoming another one.
-            _ => self.string(value, most),
+            _ => self.text(value, most),
         }
     }
 
-    fn string(&mut self, inside: &[u8], most: usize) {
-        let length = cut(inside, most.saturating_sub(2), self.longest_string);
+    /// Writes a string.
+    fn text(&mut self, inside: &[u8], most: usize) {
+        let length = cut(inside, most.saturating_sub(2), self.max_string);
         self.out.push(b'"');
         self.out.extend_from_slice(inside.get(..length).unwrap_or_default());
+        self.out.push(b'"');
+        if length < inside.len() {
+            self.tell();
+        }
+    }
+
+    /// Writes a string, with a blank in front if what is left of it would be read as a list.
+    fn guarded(&mut self, inside: &[u8], most: usize) {
+        let length = cut(inside, most.saturating_sub(2), self.max_string);
+        let left = inside.get(..length).unwrap_or_default();
+        let text = decoded(&[b"\"", left, b"\""].concat()).map(Cow::into_owned);
+        if !text.is_some_and(|text| is_list(&text)) {
+            return self.text(inside, most);
+        }
+        // Where there is no room for a blank, it loses its last bracket instead.
+        let (most, max_string) = (most.saturating_sub(3), self.max_string.saturating_sub(1));
+        let length = cut(left, most, max_string);
+        self.out.push(b'"');
+        if length == left.len() {
+            self.out.push(b' ');
+        }
+        self.out.extend_from_slice(left.get(..length).unwrap_or_default());
         self.out.push(b'"');
         if length < inside.len() {
             self.tell();
@@ -175,7 +204,7 @@ impl<'a> Shortener<'a> {
     /// ones. Only a part that takes more than half of an array is shortened itself.
     fn container(&mut self, container: &[u8], most: usize) {
         let is_array = container.first() == Some(&b'[');
-        let room = if is_array { SMALLEST_ROOM.max(most / 2) } else { SMALLEST_ROOM };
+        let room = if is_array { MIN_ROOM.max(most / 2) } else { MIN_ROOM };
         // Brackets, and no comma behind the last.
         let mut parts = Parts { fixed: 1, ..Parts::default() };
         let (mut needed, mut kept, mut whole) = (1, Vec::new(), true);
@@ -194,6 +223,7 @@ impl<'a> Shortener<'a> {
             }
         }
         let most = parts.highest(most).unwrap_or_default().max(room);
+        self.arrays += usize::from(is_array);
         self.out.push(if is_array { b'[' } else { b'{' });
         let outside = self.path.len();
         for (n, (key, value)) in kept.into_iter().enumerate() {
@@ -209,36 +239,14 @@ impl<'a> Shortener<'a> {
             self.path.truncate(outside);
         }
         self.out.push(if is_array { b']' } else { b'}' });
+        self.arrays -= usize::from(is_array);
         if !whole {
             self.tell();
         }
     }
 
-    /// The text of a container that becomes a string, of `most` bytes at most.
-    fn text_of(&mut self, container: &[u8], most: usize) -> Vec<u8> {
-        let before = std::mem::take(self.out);
-        self.value(container, most.min(self.longest_string));
-        std::mem::replace(self.out, before)
-    }
-
-    /// A container's text as a string of `most` bytes at most, for a member of the record.
-    pub(super) fn text_as_string(&mut self, name: &[u8], container: &[u8], most: usize) -> Vec<u8> {
-        self.path = name.to_vec();
-        let mut room = most;
-        loop {
-            let text = self.text_of(container, room);
-            let mut string = Vec::new();
-            quote(&text, &mut string);
-            if string.len() <= most || room < SMALLEST_ROOM {
-                return string;
-            }
-            // Quotes in it take a second byte each.
-            room = (text.len() * most / string.len()).min(room - 1);
-        }
-    }
-
     fn tell(&mut self) {
-        let length = cut(&self.path, LONGEST_PATH, LONGEST_PATH);
+        let length = cut(&self.path, MAX_PATH, MAX_PATH);
         let mut path = self.path.get(..length).unwrap_or_default().to_vec();
         if length < self.path.len() {
             path.extend_from_slice(ELLIPSIS);
@@ -265,13 +273,13 @@ pub(super) fn list(cut: &[Vec<u8>]) -> Vec<u8> {
         list
     };
     let full = written(&mut cut.iter().map(Vec::as_slice));
-    if full.len() <= LONGEST_LIST {
+    if full.len() <= MAX_LIST {
         return full;
     }
     let first = |path: &[u8]| path.iter().take_while(|b| !b".[".contains(b)).count();
     let members: BTreeSet<&[u8]> =
         cut.iter().map(|path| path.get(..first(path)).unwrap_or_default()).collect();
-    let mut room = LONGEST_LIST - 64;
+    let mut room = MAX_LIST - 64;
     let fitting = members.iter().copied().take_while(|path| {
         let fits = path.len() + 3 <= room;
         room = room.saturating_sub(path.len() + 3);

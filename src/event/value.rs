@@ -1,19 +1,34 @@
 //! Repairs of single values.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-/// cJSON, which Wazuh reads with, takes no longer number (its buffer holds 64 bytes with the end).
-const LONGEST_NUMBER: usize = 63;
+use std::net::IpAddr;
 
 /// Integers in exponent notation are written out up to so many digits.
-const MOST_DIGITS: usize = 40;
+const MAX_DIGITS: usize = 40;
 
-/// What a number has to become as a string, if it has to: Wazuh's decoder prints an integer outside
-/// 32 bits as a float (`1234567890123.000000`), and loses digits of larger ones.
+/// How a number is written outside arrays, if not as it is spelt. Wazuh's decoder makes a string of it:
+/// of an integer within 32 bits its digits, of any other a float with six decimals
+/// (`1234567890123.000000`, `0.123457`), which loses digits. So the others are made strings here.
 ///
 /// `number` is a number by the JSON grammar.
-pub(super) fn whole_number(number: &str) -> Option<String> {
-    let spelling = || (number.len() > LONGEST_NUMBER).then(|| number.to_owned());
+pub(super) fn number_token(number: &str) -> Option<String> {
+    let token = match value_of(number) {
+        Value::Small(integer) => integer.to_string(),
+        Value::Large(digits) => format!("\"{digits}\""),
+        Value::Other => format!("\"{number}\""),
+    };
+    (token != number).then_some(token)
+}
+
+/// What a number is worth.
+enum Value {
+    /// An integer of 32 bits.
+    Small(i32),
+    /// Another integer: its digits, or its spelling where these are too many.
+    Large(String),
+    Other,
+}
+
+fn value_of(number: &str) -> Value {
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
         // What doesn't fit is as good as endless.
         Some((mantissa, power)) => (
@@ -30,7 +45,7 @@ pub(super) fn whole_number(number: &str) -> Option<String> {
     let digits = digits.trim_start_matches('0');
     let significant = digits.trim_end_matches('0');
     if significant.is_empty() {
-        return spelling();
+        return Value::Small(0);
     }
     // The value is `significant` and so many zeros, or fewer digits than that before the point.
     let zeros = exponent
@@ -38,22 +53,15 @@ pub(super) fn whole_number(number: &str) -> Option<String> {
         .saturating_add(signed(digits.len() - significant.len()))
         .saturating_sub(signed(fraction.len()));
     let Ok(zeros) = usize::try_from(zeros) else {
-        return spelling();
+        return Value::Other;
     };
-    let written_out = significant.len().saturating_add(zeros);
-    if written_out <= 10 {
-        let value = format!("{sign}{significant}{}", "0".repeat(zeros));
-        return match value.parse::<i32>() {
-            Ok(_) => spelling(),
-            Err(_) => Some(value),
-        };
-    }
-    match exponent {
-        None => Some(format!("{sign}{whole}")),
-        Some(_) if written_out <= MOST_DIGITS => {
-            Some(format!("{sign}{significant}{}", "0".repeat(zeros)))
+    match significant.len().saturating_add(zeros) {
+        0..=MAX_DIGITS => {
+            let digits = format!("{sign}{significant}{}", "0".repeat(zeros));
+            digits.parse().map_or(Value::Large(digits), Value::Small)
         }
-        Some(_) => Some(number.to_owned()),
+        _ if exponent.is_none() => Value::Large(format!("{sign}{whole}")),
+        _ => Value::Large(number.to_owned()),
     }
 }
 
@@ -61,29 +69,47 @@ fn signed(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The bare address in a `ClientIP` that has a port or brackets, or is an IPv4 address mapped into
-/// IPv6: the indexer finds a place on the map for nothing else. None where it is bare already, or
-/// no address at all.
+/// The bare address in a `ClientIP` with something around it: a port or brackets, white space, a zone, an
+/// IPv4 address mapped into IPv6, a list of which the first address counts. The indexer finds a place on
+/// the map for nothing else. None where it is bare already, or not an address at all.
 pub(super) fn bare_address(text: &str) -> Option<String> {
-    // Most are bare IPv4 addresses, which need not be parsed.
-    if !text.contains(':') && !text.starts_with('[') {
-        return None;
-    }
-    let spelt = |address: &str| match address.parse().ok()? {
-        IpAddr::V4(_) => Some(address.to_owned()),
-        IpAddr::V6(v6) => Some(v6.to_ipv4_mapped().map_or(address.to_owned(), |v4| v4.to_string())),
-    };
+    let listed = text.split(',').find_map(address_in);
+    let found = listed.or_else(|| {
+        let items = serde_json::from_str::<Vec<serde_json::Value>>(text);
+        items.ok().and_then(|items| first_address(&items))
+    });
+    found.filter(|bare| bare != text)
+}
+
+/// The first address in a list.
+pub(super) fn first_address(items: &[serde_json::Value]) -> Option<String> {
+    items.iter().filter_map(serde_json::Value::as_str).find_map(address_in)
+}
+
+/// The bare address that `text` is, with what may be around one.
+fn address_in(text: &str) -> Option<String> {
+    let text = text.trim();
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
         let good = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        return spelt(address).filter(|_| good);
-    }
-    if let Ok(v6) = text.parse::<Ipv6Addr>() {
-        return v6.to_ipv4_mapped().map(|v4| v4.to_string());
+        return bare(address).filter(|_| good);
     }
     // Behind an IPv6 address without brackets a port can't be told from a part of it.
-    let (address, port) = text.rsplit_once(':').filter(|(address, _)| address.contains('.'))?;
-    spelt(address).filter(|_| is_port(port))
+    let with_port = || text.rsplit_once(':').filter(|(address, _)| address.contains('.'));
+    bare(text).or_else(|| {
+        let (address, port) = with_port()?;
+        bare(address).filter(|_| is_port(port))
+    })
+}
+
+/// An address in its own spelling, without its zone, or the IPv4 address in it.
+fn bare(text: &str) -> Option<String> {
+    let address = text.split_once('%').map_or(text, |(address, _zone)| address);
+    match address.parse().ok()? {
+        IpAddr::V4(_) if address.len() < text.len() => None,
+        IpAddr::V4(_) => Some(address.to_owned()),
+        IpAddr::V6(v6) => Some(v6.to_ipv4_mapped().map_or(address.to_owned(), |v4| v4.to_string())),
+    }
 }
 
 fn is_port(text: &str) -> bool {
@@ -97,50 +123,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_outside_of_32_bits_become_strings_of_their_digits() {
+    fn numbers_are_integers_of_32_bits_or_strings() {
         let long = "7".repeat(300);
         let wide = format!("0.{}", "3".repeat(62));
+        let (long_string, wide_string) = (format!("\"{long}\""), format!("\"{wide}\""));
+        let zero = format!("0.{}", "0".repeat(80));
         let table = [
-            ("0", None),
-            ("-0", None),
-            ("2147483647", None),
-            ("-2147483648", None),
-            ("2147483648", Some("2147483648")),
-            ("-2147483649", Some("-2147483649")),
-            ("4294967296", Some("4294967296")),
-            ("9999999999", Some("9999999999")),
-            ("1234567890123", Some("1234567890123")),
-            (&long, Some(&long)),
-            // The same in other words.
-            ("1e3", None),
-            ("2.147483647e9", None),
-            ("2.147483648e9", Some("2147483648")),
-            ("1.5e12", Some("1500000000000")),
-            ("-1.5E+12", Some("-1500000000000")),
-            ("1500e9", Some("1500000000000")),
-            ("15000000000000e-1", Some("1500000000000")),
-            ("1234567890123.0", Some("1234567890123")),
-            ("1e39", Some("1000000000000000000000000000000000000000")),
-            ("1e40", Some("1e40")),
-            ("1.50E+400", Some("1.50E+400")),
-            ("1e99999999999999999999", Some("1e99999999999999999999")),
-            // Others keep their spelling.
-            ("1234567890.125", None),
-            ("1234567890123.5", None),
-            ("1.10", None),
-            ("100e-1", None),
-            ("15e-1", None),
-            ("1.25e1", None),
-            ("1234567890123e-400", None),
-            ("0e99999999999999999999", None),
-            ("0.0e-5", None),
-            ("1e-99999999999999999999", None),
-            // Unless Wazuh could not read them at all.
-            (&wide[..63], None),
-            (&wide, Some(&wide)),
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("0e5", "0"),
+            ("0.0e-5", "0"),
+            ("0e99999999999999999999", "0"),
+            (&zero, "0"),
+            ("6.0", "6"),
+            ("-7", "-7"),
+            ("2147483647", "2147483647"),
+            ("-2147483648", "-2147483648"),
+            ("2147483648", "\"2147483648\""),
+            ("-2147483649", "\"-2147483649\""),
+            ("4294967296", "\"4294967296\""),
+            ("1234567890123", "\"1234567890123\""),
+            (&long, &long_string),
+            ("1e3", "1000"),
+            ("15e-1", "\"15e-1\""),
+            ("100e-1", "10"),
+            ("1.25e1", "\"1.25e1\""),
+            ("2.147483647e9", "2147483647"),
+            ("2.147483648e9", "\"2147483648\""),
+            ("1.5e12", "\"1500000000000\""),
+            ("-1.5E+12", "\"-1500000000000\""),
+            ("15000000000000e-1", "\"1500000000000\""),
+            ("1234567890123.0", "\"1234567890123\""),
+            ("1e39", "\"1000000000000000000000000000000000000000\""),
+            ("1e40", "\"1e40\""),
+            ("1.50E+400", "\"1.50E+400\""),
+            ("1e99999999999999999999", "\"1e99999999999999999999\""),
+            ("1e-99999999999999999999", "\"1e-99999999999999999999\""),
+            ("1234567890.125", "\"1234567890.125\""),
+            ("0.1234567891234", "\"0.1234567891234\""),
+            ("1e-7", "\"1e-7\""),
+            ("1.10", "\"1.10\""),
+            (&wide, &wide_string),
         ];
         for (number, expected) in table {
-            assert_eq!(whole_number(number).as_deref(), expected, "{number}");
+            assert_eq!(number_token(number).as_deref().unwrap_or(number), expected, "{number}");
         }
     }
 
@@ -158,6 +185,21 @@ mod tests {
             ("::FFFF:102:304", Some("1.2.3.4")),
             ("[::ffff:1.2.3.4]:443", Some("1.2.3.4")),
             ("::ffff:1.2.3.4:443", Some("1.2.3.4")),
+            ("fe80::1%eth0", Some("fe80::1")),
+            ("[fe80::1%25en0]:443", Some("fe80::1")),
+            ("::ffff:1.2.3.4%3", Some("1.2.3.4")),
+            (" 1.2.3.4\t", Some("1.2.3.4")),
+            (" [2001:db8::1]:80 ", Some("2001:db8::1")),
+            ("1.2.3.4, 5.6.7.8", Some("1.2.3.4")),
+            ("1.2.3.4:80,5.6.7.8:90", Some("1.2.3.4")),
+            ("unknown, 5.6.7.8", Some("5.6.7.8")),
+            ("2001:db8::1,1.2.3.4", Some("2001:db8::1")),
+            (r#"["1.2.3.4"]"#, Some("1.2.3.4")),
+            (r#" [ "x", "1.2.3.4:5" , "6.7.8.9"] "#, Some("1.2.3.4")),
+            (r#"["x"]"#, None),
+            ("[1]", None),
+            ("1.2.3.4%eth0", None),
+            (",", None),
             ("1.2.3.4", None),
             ("2001:db8::1", None),
             ("2001:db8::1:443", None),
@@ -190,19 +232,21 @@ mod tests {
         fn an_integer_is_a_string_just_when_it_is_outside_of_32_bits(
             value in prop_oneof![any::<i128>(), -5_000_000_000..5_000_000_000_i128], zeros in 0..4_usize,
         ) {
-            let expected = i32::try_from(value).is_err().then(|| value.to_string());
-            prop_assert_eq!(&whole_number(&value.to_string()), &expected);
+            let expected = match i32::try_from(value) {
+                Ok(value) => value.to_string(),
+                Err(_) => format!("\"{value}\""),
+            };
+            let written = |number: &str| number_token(number).unwrap_or(number.to_owned());
+            prop_assert_eq!(&written(&value.to_string()), &expected);
             let factor = 10_i128.pow(u32::try_from(zeros).unwrap());
             if value % factor == 0 {
-                let number = format!("{}e{zeros}", value / factor);
-                prop_assert_eq!(&whole_number(&number), &expected);
-                let number = format!("{value}{}e-{zeros}", "0".repeat(zeros));
-                prop_assert_eq!(&whole_number(&number), &expected);
+                prop_assert_eq!(&written(&format!("{}e{zeros}", value / factor)), &expected);
+                prop_assert_eq!(&written(&format!("{value}{}e-{zeros}", "0".repeat(zeros))), &expected);
             }
         }
 
         #[test]
-        fn a_bare_address_is_an_address_and_stays(text in "[\\[\\]0-9a-f:.]{0,24}") {
+        fn a_bare_address_is_an_address_and_stays(text in "[\\[\\]0-9a-f:., %\"]{0,24}") {
             if let Some(bare) = bare_address(&text) {
                 prop_assert!(bare.parse::<IpAddr>().is_ok());
                 prop_assert_eq!(bare_address(&bare), None);

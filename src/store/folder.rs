@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{open_flags, open_regular};
 use crate::bounded::{read_at_most, read_secretly};
 use crate::error::Error;
+use crate::event::{Kinds, Saved};
 use crate::parent::process_start;
 use crate::state::{BadState, State};
 use crate::timestamp::Timestamp;
@@ -25,6 +26,10 @@ const STATE: &str = "state.json";
 const PREVIOUS: &str = "state.previous.json";
 const STAND_IN: &str = "stand-in.json";
 const TOKENS: &str = "token.json";
+const KINDS: &str = "kinds.json";
+
+/// The largest file of kinds that is read; as many as are known take less.
+const MAX_KINDS: u64 = 16 << 20;
 
 /// `HOME/var/wodles/wodle-office365`.
 #[derive(Clone, Debug)]
@@ -148,7 +153,7 @@ impl Folder {
     /// wrong with it.
     #[must_use]
     pub fn too_open(&self) -> Vec<String> {
-        let names = [STATE, PREVIOUS, STAND_IN, TOKENS, "lock"];
+        let names = [STATE, PREVIOUS, STAND_IN, TOKENS, KINDS, "lock"];
         let files = names.map(|name| self.path.join(name));
         [self.path.clone()].iter().chain(&files).filter_map(|path| too_open(path, 0o077)).collect()
     }
@@ -288,7 +293,38 @@ impl Folder {
     /// # Errors
     /// The old file still stands.
     pub fn save_tokens(&self, bytes: &[u8]) -> io::Result<()> {
-        let replacement = Replacement::prepare(&self.path, TOKENS, 0)?;
+        self.replace(TOKENS, bytes)
+    }
+
+    /// What earlier runs have learned of the kinds of paths. A file that can't be used is a warning: its
+    /// kinds are learned again.
+    #[must_use]
+    pub fn load_kinds(&self, now: Timestamp) -> Kinds {
+        let path = self.path.join(KINDS);
+        let name = path.display().to_string();
+        match open_regular(&path).and_then(|file| read_at_most(file, MAX_KINDS)) {
+            Ok(bytes) => Kinds::new(Some(Saved { bytes, name, now })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kinds::default(),
+            Err(error) => {
+                log::warn!(
+                    "{name} can't be read ({error}): which kind of value each field holds is learned \
+                     again, and the file is replaced"
+                );
+                Kinds::default()
+            }
+        }
+    }
+
+    /// Replaces what is known of the kinds of paths.
+    ///
+    /// # Errors
+    /// The old file still stands.
+    pub fn save_kinds(&self, bytes: &[u8]) -> io::Result<()> {
+        self.replace(KINDS, bytes)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let replacement = Replacement::prepare(&self.path, name, 0)?;
         replacement.fill(bytes)?;
         replacement.commit()
     }

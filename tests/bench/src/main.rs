@@ -71,7 +71,7 @@ impl std::fmt::Display for Bytes {
 /// A part of the bench: its name, its columns, and what fills them.
 type Part = (&'static str, &'static str, fn(&Bench) -> io::Result<()>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("idle", "nothing new in 5 streams | CPU ms | requests | connections | peak MiB", Bench::idle),
     ("latency", "1,000 blobs, 100 ms each | wall s | ideal s | ratio", Bench::latency),
     (
@@ -79,6 +79,7 @@ const PARTS: [Part; 5] = [
         "bytes over loopback | runs | CPU s | curl's CPU s | ratio | peak MiB",
         Bench::throughput,
     ),
+    ("instructions", "records | KB each | instructions each", Bench::instructions),
     ("memory", "what is collected | runs | peak MiB | CPU s", Bench::memory),
     ("growth", "how cost grows | runs | requests | CPU s | wall s | peak MiB", Bench::growth),
 ];
@@ -154,6 +155,34 @@ impl Bench {
             for (tls, gzip) in [(false, false), (false, true), (true, false), (true, true)] {
                 self.against_curl(&row(blobs, tls, gzip, full_runs))?;
             }
+        }
+        Ok(())
+    }
+
+    /// What a record takes from its first byte to its line: the difference between many and none. It needs
+    /// valgrind.
+    fn instructions(&self) -> io::Result<()> {
+        let ordinary = records();
+        let repaired =
+            || ordinary.iter().map(|record| record.replacen('{', "{\"a.b\":1,", 1)).collect();
+        for (what, records) in [("as sent", ordinary.clone()), ("with a dotted name", repaired())] {
+            let site = self.site(FULL_RUNS)?;
+            let body = body_of(&records, MIB);
+            let count = records.iter().cycle().scan(2, |size, record| {
+                *size += record.len() as u64 + 1;
+                (*size <= MIB).then_some(())
+            });
+            let count = count.count() as u64;
+            // So that the names are known, as in every run but the first.
+            site.publish(Blob::raw(site.recently(), body.clone()));
+            site.drain()?;
+            let none = site.instructions()?;
+            for _ in 0..8 {
+                site.publish(Blob::raw(site.recently(), body.clone()));
+            }
+            let each = (site.instructions()? - none) / (8 * count);
+            let bytes = body.len() as u64 / count;
+            row(&[what.to_owned(), format!("{:.2}", bytes as f64 / 1000.0), each.to_string()]);
         }
         Ok(())
     }
@@ -304,7 +333,10 @@ fn records() -> Vec<String> {
 
 /// A blob of about so many bytes.
 fn blob_of(bytes: u64) -> Vec<u8> {
-    let records = records();
+    body_of(&records(), bytes)
+}
+
+fn body_of(records: &[String], bytes: u64) -> Vec<u8> {
     let mut body = b"[".to_vec();
     for record in records.iter().cycle() {
         if body.len() as u64 + record.len() as u64 > bytes {

@@ -160,6 +160,20 @@ impl Site {
         }
     }
 
+    /// The instructions that a poll takes, counted by callgrind: the same from run to run.
+    pub(crate) fn instructions(&self) -> io::Result<u64> {
+        let counts = self.home.path().join("callgrind");
+        let mut command = self.measured(1)?;
+        command.args(["valgrind", "--tool=callgrind", "--log-file=/dev/null"]);
+        command.arg(format!("--callgrind-out-file={}", counts.display())).arg(&self.binary);
+        command.args(["poll", "--home"]).arg(self.home.path());
+        self.run(&mut command)?;
+        let counts = fs::read_to_string(counts)?;
+        let line = counts.lines().find_map(|line| line.strip_prefix("summary: "));
+        let count = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        count.ok_or_else(|| io::Error::other("callgrind gives no summary"))
+    }
+
     /// What one `curl` takes for these addresses.
     pub(crate) fn curl(&self, addresses: &[String], gzip: bool) -> io::Result<Cost> {
         let token = self.token()?;

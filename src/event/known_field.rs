@@ -4,7 +4,7 @@ use super::json::decoded;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum KnownField {
     Id,
     RecordType,
     CreationTime,
@@ -15,8 +15,8 @@ pub(super) enum Name {
     Workload,
     UserId,
     ClientIp,
-    /// One of the arrays of names and values.
-    Properties,
+    /// What marks a notice.
+    Actor,
     // Those that we write.
     ClientIpAddressPort,
     Overflow,
@@ -28,7 +28,7 @@ pub(super) enum Name {
 const LONGEST: usize = "ClientIPAddressPort".len();
 const LONGEST_ESCAPE: usize = "\\u0000".len();
 
-impl Name {
+impl KnownField {
     /// By a key, with its quotes. Escapes may hide it.
     pub(super) fn of(key: &[u8]) -> Option<Self> {
         if key.len() > LONGEST * LONGEST_ESCAPE + 2 {
@@ -50,7 +50,7 @@ impl Name {
             b"Workload" => Self::Workload,
             b"UserId" => Self::UserId,
             b"ClientIP" => Self::ClientIp,
-            b"ModifiedProperties" | b"Parameters" | b"ExtendedProperties" => Self::Properties,
+            b"actor" => Self::Actor,
             b"ClientIPAddressPort" => Self::ClientIpAddressPort,
             b"Overflow" => Self::Overflow,
             b"Subscription" => Self::Subscription,
@@ -59,7 +59,7 @@ impl Name {
         })
     }
 
-    /// Whether every record has it (documented by Microsoft; `ClientIP` nearly every one).
+    /// Whether every record has it (documented by Microsoft).
     pub(super) fn is_mandatory(self) -> bool {
         match self {
             Self::Id
@@ -70,9 +70,9 @@ impl Name {
             | Self::UserType
             | Self::UserKey
             | Self::Workload
-            | Self::UserId
-            | Self::ClientIp => true,
-            Self::Properties
+            | Self::UserId => true,
+            Self::ClientIp
+            | Self::Actor
             | Self::ClientIpAddressPort
             | Self::Overflow
             | Self::Subscription
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn keys_are_known_by_what_they_mean() {
-        let table: [(&[u8], Option<Name>); 9] = [
-            (br#""Id""#, Some(Name::Id)),
-            (br#""\u0049d""#, Some(Name::Id)),
-            (br#""\u0055\u0073\u0065\u0072\u0049\u0064""#, Some(Name::UserId)),
+        let table: [(&[u8], Option<KnownField>); 9] = [
+            (br#""Id""#, Some(KnownField::Id)),
+            (br#""\u0049d""#, Some(KnownField::Id)),
+            (br#""\u0055\u0073\u0065\u0072\u0049\u0064""#, Some(KnownField::UserId)),
             (br#""\\u0049d""#, None),
             (br#""\\Id""#, None),
             (br#""id""#, None),
@@ -99,20 +99,24 @@ mod tests {
             (b"\"\"", None),
         ];
         for (key, name) in table {
-            assert_eq!(Name::of(key), name, "{}", String::from_utf8_lossy(key));
+            assert_eq!(KnownField::of(key), name, "{}", String::from_utf8_lossy(key));
         }
         let spelt: String =
             "ClientIPAddressPort".bytes().map(|byte| format!("\\u{byte:04x}")).collect();
         let key = format!("\"{spelt}\"");
-        assert_eq!(Name::of(key.as_bytes()), Some(Name::ClientIpAddressPort));
+        assert_eq!(KnownField::of(key.as_bytes()), Some(KnownField::ClientIpAddressPort));
     }
 
     #[test]
     fn the_mandatory_ones_are_those_of_the_documentation() {
-        for name in [Name::Id, Name::RecordType, Name::UserType, Name::UserId, Name::ClientIp] {
+        for name in
+            [KnownField::Id, KnownField::RecordType, KnownField::UserType, KnownField::UserId]
+        {
             assert!(name.is_mandatory(), "{name:?}");
         }
-        for name in [Name::Properties, Name::ClientIpAddressPort, Name::Overflow, Name::Truncated] {
+        for name in
+            [KnownField::ClientIp, KnownField::Actor, KnownField::Overflow, KnownField::Truncated]
+        {
             assert!(!name.is_mandatory(), "{name:?}");
         }
     }

@@ -1,0 +1,491 @@
+//! The rules for a record that is not ordinary, in their order: the address, reserved and repaired names,
+//! equal names, levels, kinds, numbers and strings. Fields and size are the matter of `fit`.
+//!
+//! It works on the compact form of the record, which is valid JSON without white space, and takes objects
+//! and their lists apart; everything else stays in one piece.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::MAX_NAME_LEVELS;
+use super::fields::fields_of;
+use super::fit::Member;
+use super::json::{Items, Part, decoded, inside, quote, quote_text};
+use super::kinds::{Full, Kind, Kinds, Path, PathId, ROOT};
+use super::known_field::KnownField;
+use super::names::{first_segment, repaired};
+use super::overflow::Overflow;
+use super::value::{bare_address, first_address, number_token};
+
+/// The names that Wazuh's rules (0755-office365_rules.xml of 4.14) and its index template know, besides
+/// those that every record has.
+const NAMES_IN_RULES: [&str; 5] =
+    ["Actor", "ClientIP", "Parameters", "ResultStatus", "SourceFileName"];
+
+/// A longer name is moved, in bytes.
+const MAX_NAME: usize = 256;
+
+const CLIENT_IP: &str = "ClientIP";
+const ADDRESS_PORT: &str = "ClientIPAddressPort";
+const SUBSCRIPTION: &str = "Subscription";
+
+/// What a record becomes.
+#[derive(Debug, Default)]
+pub(super) struct Rewritten<'a> {
+    /// The record's own members, in their order.
+    pub(super) members: Vec<Member>,
+    /// What can't be among them.
+    pub(super) overflow: Overflow<'a>,
+}
+
+/// It has a path whose kind is not known, and none may be learned now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NewPath;
+
+/// Rewrites a record, whose `members` have a comma behind each. `learn`: whether kinds may be learned.
+///
+/// # Errors
+/// It has a path of an unknown kind, and may not learn.
+pub(super) fn rewrite<'a>(
+    members: &'a [u8],
+    kinds: &'a Kinds,
+    learn: bool,
+) -> Result<Rewritten<'a>, NewPath> {
+    let mut rewriter =
+        Rewriter { kinds, learn, place: String::new(), arrays: 0, overflow: Overflow::default() };
+    let (kept, address) = rewriter.record(members);
+    let mut written = Vec::new();
+    for member in kept {
+        let mut text = Vec::new();
+        let key = match &address {
+            Some(address) if member.name == CLIENT_IP => {
+                text.extend_from_slice(format!("\"{CLIENT_IP}\":\"{address}\"").as_bytes());
+                Some(CLIENT_IP.len() + 2)
+            }
+            _ => rewriter.member(&member, ROOT.id, 1, &mut text)?,
+        };
+        if let Some(key) = key {
+            let field = KnownField::of(text.get(..key).unwrap_or_default());
+            let is_ours = address.is_some() && member.name == ADDRESS_PORT;
+            written.push(Member { text, key, field, is_ours });
+        }
+    }
+    Ok(Rewritten { members: written, overflow: rewriter.overflow })
+}
+
+/// Moves what would make a notice of the record; everything else stays. `members` as above.
+pub(super) fn without_actor(members: &[u8]) -> Rewritten<'_> {
+    let mut rewritten = Rewritten::default();
+    for Part { text, key, value } in Items::members(members) {
+        let name = decoded(key).unwrap_or_default();
+        if first_segment(&name) == "actor" {
+            rewritten.overflow.push(&name, value);
+        } else {
+            let (field, is_ours) = (KnownField::of(key), false);
+            rewritten.members.push(Member { text: text.to_vec(), key: key.len(), field, is_ours });
+        }
+    }
+    rewritten
+}
+
+struct Rewriter<'a> {
+    kinds: &'a Kinds,
+    learn: bool,
+    /// Where it is: `Item.Folders[3].Path`.
+    place: String,
+    /// How many arrays it is in.
+    arrays: usize,
+    overflow: Overflow<'a>,
+}
+
+/// A member as it was sent.
+struct Sent<'a> {
+    /// With its quotes, as spelt.
+    key: &'a [u8],
+    /// Decoded, as the indexer takes it.
+    name: Cow<'a, str>,
+    value: &'a [u8],
+}
+
+impl Sent<'_> {
+    /// Whether Wazuh's decoder makes something of its value.
+    fn is_kept_by_wazuh(&self) -> bool {
+        fields_of(self.value) > 0
+    }
+}
+
+/// Why a member can't be written where it is.
+enum Stop {
+    /// It goes to `Overflow`.
+    Move,
+    NewPath,
+}
+
+impl<'a> Rewriter<'a> {
+    /// The members that the record keeps, and the bare address if its `ClientIP` has something around it.
+    fn record(&mut self, members: &'a [u8]) -> (Vec<Sent<'a>>, Option<String>) {
+        let mut sent = read(members);
+        // Ours is written last.
+        sent.retain(|member| member.name != SUBSCRIPTION);
+        let client_ip = client_ip(&sent);
+        let address = client_ip.and_then(bare_client_ip);
+        let is_reserved = |member: &Sent<'_>| {
+            let first = first_segment(&member.name);
+            let is = |name: &str| first.eq_ignore_ascii_case(name);
+            first == "actor"
+                || ["Overflow", "Truncated", SUBSCRIPTION].into_iter().any(is)
+                || (address.is_some() && is(ADDRESS_PORT))
+        };
+        let (reserved, others): (Vec<_>, Vec<_>) = sent.into_iter().partition(is_reserved);
+        for member in reserved {
+            self.overflow.push(&member.name, member.value);
+        }
+        let mut kept = self.distinct(others, true);
+        if let Some(value) = client_ip.filter(|_| address.is_some()) {
+            let (key, name) = (&b"\"ClientIPAddressPort\""[..], Cow::Borrowed(ADDRESS_PORT));
+            kept.push(Sent { key, name, value });
+        }
+        (kept, address)
+    }
+
+    /// One member of each name; the others go to `Overflow`, as do those of long names.
+    fn distinct(&mut self, members: Vec<Sent<'a>>, is_record: bool) -> Vec<Sent<'a>> {
+        let (members, long): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| member.name.len() <= MAX_NAME);
+        for member in long {
+            self.push(&member.name, member.value);
+        }
+        let stays = one_of_each_name(&members, is_record);
+        let mut kept = Vec::with_capacity(members.len());
+        for (member, stays) in std::iter::zip(members, stays) {
+            if stays {
+                kept.push(member);
+            } else {
+                self.push(&member.name, member.value);
+            }
+        }
+        kept
+    }
+
+    /// Moves a member of the object at `place`.
+    fn push(&mut self, name: &str, value: &'a [u8]) {
+        let before = self.enter(name);
+        self.overflow.push(&self.place, value);
+        self.place.truncate(before);
+    }
+
+    /// Goes to a member of the object at `place`; gives the length to come back to.
+    fn enter(&mut self, name: &str) -> usize {
+        let before = self.place.len();
+        if before > 0 {
+            self.place.push('.');
+        }
+        self.place.push_str(name);
+        before
+    }
+
+    /// Writes a member of the objects at `parent`, whose first name is on `level`. Gives the length of its
+    /// key; none where it is left out or moved.
+    fn member(
+        &mut self,
+        member: &Sent<'a>,
+        parent: PathId,
+        level: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, NewPath> {
+        let (before, start, arrays) = (self.enter(&member.name), out.len(), self.arrays);
+        let written = self.key_and_value(member, parent, level, out);
+        self.place.truncate(before);
+        self.arrays = arrays;
+        match written {
+            Ok(key) => Ok(key),
+            Err(Stop::NewPath) => Err(NewPath),
+            Err(Stop::Move) => {
+                out.truncate(start);
+                self.push(&member.name, member.value);
+                Ok(None)
+            }
+        }
+    }
+
+    fn key_and_value(
+        &mut self,
+        member: &Sent<'a>,
+        parent: PathId,
+        level: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Stop> {
+        let Sent { key, name, value } = member;
+        if *value == b"null" && self.arrays == 0 {
+            // It would become the text "null".
+            return Ok(None);
+        }
+        let dots = memchr::memchr_iter(b'.', name.as_bytes()).count();
+        let level = level + dots;
+        if level > MAX_NAME_LEVELS {
+            return Err(Stop::Move);
+        }
+        let start = out.len();
+        let (mut parent, mut segment) = (parent, 0);
+        // The objects that a dotted name stands for.
+        for end in memchr::memchr_iter(b'.', name.as_bytes()) {
+            let known =
+                self.known(parent, name.get(segment..end).unwrap_or_default(), Kind::Object)?;
+            segment = end + 1;
+            if !known.kind.is_objects() {
+                // Text is what belongs here, so what is in it becomes text.
+                quote_text(name.get(..end).unwrap_or_default(), out);
+                let key = out.len() - start;
+                let mut object = b"{".to_vec();
+                quote_text(name.get(segment..).unwrap_or_default(), &mut object);
+                object.extend([&b":"[..], value, b"}"].concat());
+                out.push(b':');
+                quote(&object, out);
+                return Ok(Some(key));
+            }
+            parent = known.id;
+        }
+        if decoded(key).as_deref() == Some(name) {
+            out.extend_from_slice(key);
+        } else {
+            quote_text(name, out);
+        }
+        let key = out.len() - start;
+        out.push(b':');
+        let name = name.get(segment..).unwrap_or_default();
+        self.value(value, parent, name, level, out)?;
+        Ok(Some(key))
+    }
+
+    /// Writes the value of the member `name` of the objects at `parent`, a name on `level`.
+    fn value(
+        &mut self,
+        value: &'a [u8],
+        parent: PathId,
+        name: &str,
+        level: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        let outside = self.arrays == 0;
+        match value {
+            b"null" | b"[]" => out.extend_from_slice(value),
+            b"\"\"" | b"{}" if outside => out.extend_from_slice(value),
+            [b'{', ..] => {
+                let known = self.known(parent, name, Kind::Object)?;
+                if known.kind.is_objects() {
+                    self.object(value, known, level, out)?;
+                } else {
+                    quote(value, out);
+                }
+            }
+            [b'[', ..] => self.array(value, parent, name, level, out)?,
+            _ => {
+                let known = self.known(parent, name, Kind::Text)?;
+                match known.kind {
+                    Kind::Text => self.text(value, out),
+                    Kind::Object => {
+                        self.may_be_named(known, level)?;
+                        named(value, out);
+                    }
+                    Kind::List => {
+                        self.may_be_named(known, level)?;
+                        out.push(b'[');
+                        named(value, out);
+                        out.push(b']');
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an object, whose own names are below `level`.
+    fn object(
+        &mut self,
+        object: &'a [u8],
+        path: Path,
+        level: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        out.push(b'{');
+        let mut first = true;
+        for member in self.distinct(read(inside(object)), false) {
+            let before = out.len();
+            if !first {
+                out.push(b',');
+            }
+            match self.member(&member, path.id, level + 1, out) {
+                Ok(Some(_)) => first = false,
+                Ok(None) => out.truncate(before),
+                Err(NewPath) => return Err(Stop::NewPath),
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn array(
+        &mut self,
+        array: &'a [u8],
+        parent: PathId,
+        name: &str,
+        level: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        let is_object = |item: &[u8]| item.first() == Some(&b'{');
+        let (mut has_objects, mut has_text) = (false, false);
+        for Part { value, .. } in Items::of(array) {
+            has_objects |= is_object(value);
+            has_text |= !is_object(value) && value != b"null";
+        }
+        if !has_objects && !has_text {
+            // Nulls, of which the indexer learns nothing.
+            out.extend_from_slice(array);
+            return Ok(());
+        }
+        let kind = if has_objects { Kind::List } else { Kind::Text };
+        let known = self.known(parent, name, kind)?;
+        if has_objects && !known.kind.is_objects() {
+            quote(array, out);
+            return Ok(());
+        }
+        if has_text && known.kind.is_objects() {
+            self.may_be_named(known, level)?;
+        }
+        self.arrays += 1;
+        let place = self.place.len();
+        out.push(b'[');
+        for (n, Part { value, .. }) in Items::of(array).enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            match value {
+                b"null" => out.extend_from_slice(value),
+                [b'{', ..] => {
+                    self.place.push_str(&format!("[{n}]"));
+                    self.object(value, known, level, out)?;
+                    self.place.truncate(place);
+                }
+                _ if known.kind.is_objects() => named(value, out),
+                _ => self.text(value, out),
+            }
+        }
+        out.push(b']');
+        self.arrays -= 1;
+        Ok(())
+    }
+
+    /// Whether text may become `{"Name":"…"}` at a path that holds objects.
+    fn may_be_named(&self, path: Path, level: usize) -> Result<(), Stop> {
+        let name = self.known(path.id, "Name", Kind::Text)?;
+        if name.kind.is_objects() || level == MAX_NAME_LEVELS { Err(Stop::Move) } else { Ok(()) }
+    }
+
+    /// Writes text where text belongs.
+    fn text(&self, value: &[u8], out: &mut Vec<u8>) {
+        if self.arrays > 0 {
+            return string_of(value, out);
+        }
+        let is_number = matches!(value.first(), Some(b'-' | b'0'..=b'9'));
+        let number = std::str::from_utf8(value).ok().filter(|_| is_number);
+        match number.and_then(number_token) {
+            Some(token) => out.extend_from_slice(token.as_bytes()),
+            None => out.extend_from_slice(value),
+        }
+    }
+
+    /// What a path holds; where that is not known, `kind` from now on.
+    fn known(&self, parent: PathId, name: &str, kind: Kind) -> Result<Path, Stop> {
+        if let Some(known) = self.kinds.find(parent, name.as_bytes()) {
+            Ok(known.path)
+        } else if self.learn {
+            let learned = self.kinds.learn(parent, name, kind);
+            learned.map(|known| known.path).map_err(|Full| Stop::Move)
+        } else if self.kinds.is_full() {
+            Err(Stop::Move)
+        } else {
+            Err(Stop::NewPath)
+        }
+    }
+}
+
+/// The members of an object.
+fn read<'a>(members: &'a [u8]) -> Vec<Sent<'a>> {
+    let sent = |Part { key, value, .. }: Part<'a>| {
+        let name = match decoded(key).unwrap_or_default() {
+            Cow::Borrowed(name) => repaired(name),
+            Cow::Owned(name) => Cow::Owned(repaired(&name).into_owned()),
+        };
+        Sent { key, name, value }
+    };
+    Items::members(members).map(sent).collect()
+}
+
+/// Which of the members stay: of those of one name the first that Wazuh keeps, one in the spelling that
+/// its rules know before others.
+fn one_of_each_name(members: &[Sent<'_>], is_record: bool) -> Vec<bool> {
+    let in_rules = |name: &str| {
+        let field = KnownField::plain(name.as_bytes());
+        NAMES_IN_RULES.contains(&name) || field.is_some_and(KnownField::is_mandatory)
+    };
+    let rank = |member: &Sent<'_>| {
+        (member.is_kept_by_wazuh(), is_record && in_rules(first_segment(&member.name)))
+    };
+    // Equal ones side by side, the one that stays first.
+    let mut order: Vec<(&str, usize, &Sent<'_>)> = members
+        .iter()
+        .enumerate()
+        .map(|(n, member)| (first_segment(&member.name), n, member))
+        .collect();
+    order.sort_by(|(a, n, one), (b, m, other)| {
+        let lower = |byte: u8| byte.to_ascii_lowercase();
+        let names = || a.bytes().map(lower).cmp(b.bytes().map(lower));
+        let equal = || rank(other).cmp(&rank(one)).then(n.cmp(m));
+        a.len().cmp(&b.len()).then_with(names).then_with(equal)
+    });
+    let mut stays = vec![true; members.len()];
+    for pair in order.windows(2) {
+        if let [(one, ..), (other, n, _)] = pair
+            && one.eq_ignore_ascii_case(other)
+            && let Some(stays) = stays.get_mut(*n)
+        {
+            *stays = false;
+        }
+    }
+    stays
+}
+
+/// The value of the `ClientIP` that stays.
+fn client_ip<'a>(members: &[Sent<'a>]) -> Option<&'a [u8]> {
+    let is_it = |m: &&Sent<'_>| first_segment(&m.name).eq_ignore_ascii_case(CLIENT_IP);
+    let rank = |m: &Sent<'_>| (m.is_kept_by_wazuh(), first_segment(&m.name) == CLIENT_IP);
+    // Of equals the first.
+    let stays = members.iter().filter(is_it).rev().max_by_key(|member| rank(member))?;
+    (stays.name == CLIENT_IP).then_some(stays.value)
+}
+
+/// The bare address in the value of `ClientIP`, where there is something around it.
+fn bare_client_ip(value: &[u8]) -> Option<String> {
+    match value.first()? {
+        b'"' => bare_address(&decoded(value)?),
+        b'[' => first_address(&serde_json::from_slice::<Vec<Value>>(value).ok()?),
+        _ => None,
+    }
+}
+
+/// Writes an object in the place of text.
+fn named(text: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"Name\":");
+    string_of(text, out);
+    out.push(b'}');
+}
+
+/// Writes a value as a string: a number or a boolean as it is spelt, an array as its text.
+fn string_of(value: &[u8], out: &mut Vec<u8>) {
+    match value.first() {
+        Some(b'"') => out.extend_from_slice(value),
+        _ if value == b"null" => out.extend_from_slice(value),
+        _ => quote(value, out),
+    }
+}
