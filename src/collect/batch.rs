@@ -32,6 +32,8 @@ pub(super) struct Batch<'a> {
     mark_id: Vec<u8>,
     /// The `Id` of the element that is being added; empty where it has none.
     id: Vec<u8>,
+    /// The last element that was added.
+    reached: u64,
     /// The last elements, if they can't be events.
     unusable: Option<Unused>,
     /// The notices that are among the lines.
@@ -69,6 +71,16 @@ struct Unused {
     last: u64,
     why: Why,
     bytes: u64,
+}
+
+/// How far the records of a blob are dealt with in this run. A try in the same run goes on there,
+/// behind records without an `Id` as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    /// This many elements.
+    pub(super) elements: u64,
+    /// Of these, records that filters left out and that are not counted yet.
+    pub(super) excluded_since: u64,
 }
 
 impl Unused {
@@ -119,15 +131,28 @@ impl<'a> Batch<'a> {
             mark: None,
             mark_id: Vec::new(),
             id: Vec::new(),
+            reached: 0,
             unusable: None,
             gaps: Vec::new(),
         }
+    }
+
+    /// Goes on where an earlier try in this run has got to.
+    pub(super) fn go_on(&mut self, reached: Reached) {
+        self.reached = reached.elements;
+        self.excluded_since = reached.excluded_since;
+    }
+
+    /// How far the blob is dealt with once this batch is written. Exact only behind `end`.
+    pub(super) fn reached(&self) -> Reached {
+        Reached { elements: self.reached, excluded_since: self.excluded_since }
     }
 
     /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
     /// one for as many of a kind as stand side by side.
     pub(super) fn add(&mut self, element: &Element<'_>, index: u64) {
         let before = self.lines.len();
+        self.reached = index;
         let (why, bytes) = match element {
             Element::Taken => return,
             Element::TooLarge(bytes) => (Why::TooLarge, *bytes),
@@ -162,6 +187,7 @@ impl<'a> Batch<'a> {
         let (content_type, options) = (self.content_type, self.options);
         let (fate, length) =
             append_first(text, content_type, options, &mut self.id, self.lines).ok()?;
+        self.reached = index;
         self.added(fate, index, before);
         Some(length)
     }
