@@ -27,7 +27,7 @@ use super::{Records, SplitError};
 const LOOKAHEAD: u64 = 128 * 1024;
 
 /// So many bytes of one body are read again after a search in vain; then the first record found counts.
-pub(super) const MAX_READ_AGAIN: u64 = 64 * 1024 * 1024;
+pub(super) const MAX_READ_AGAIN: u64 = 16 * 1024 * 1024;
 
 /// So many levels of brackets are counted behind a fault.
 const MAX_COUNTED: usize = 1024;

@@ -282,6 +282,8 @@ impl Shape {
 pub(super) struct Levels {
     bits: Vec<u64>,
     levels: usize,
+    /// How many of them are objects.
+    objects: usize,
 }
 
 impl Levels {
@@ -312,21 +314,25 @@ impl Levels {
             *word = if is_object { *word | bit } else { *word & !bit };
         }
         self.levels += 1;
+        self.objects += usize::from(is_object);
     }
 
     pub(super) fn pop(&mut self) {
+        self.objects -= usize::from(self.last() == Some(true));
         self.levels = self.levels.saturating_sub(1);
     }
 
     /// Closes the innermost container of a kind and all that is open in it; false where none is open.
     pub(super) fn close(&mut self, is_object: bool) -> bool {
-        match (0..self.levels).rev().find(|level| self.get(*level) == Some(is_object)) {
-            Some(level) => {
-                self.levels = level;
-                true
-            }
-            None => false,
+        let of_the_kind = if is_object { self.objects } else { self.levels - self.objects };
+        if of_the_kind == 0 {
+            return false;
         }
+        while self.last().is_some_and(|last| last != is_object) {
+            self.pop();
+        }
+        self.pop();
+        true
     }
 
     /// Opens what is open in `inner`, up to so many levels in all.
