@@ -306,7 +306,9 @@ impl Api {
     ) -> Result<Records<'a, impl Read + use<>>, Trouble> {
         let answer = self.call(access, &access.own(uri)?, Payload::Stream)?;
         if answer.status == 200 {
-            return Ok(Records::new(answer.into_reader(), self.max_held, buffer));
+            let content = answer.into_reader();
+            let known = content.has_known_end();
+            return Ok(Records::new(content, self.max_held, buffer).with_known_end(known));
         }
         Err(self.refusal(access, answer))
     }
@@ -317,7 +319,7 @@ impl Api {
     pub fn no_content(&self, access: &Access, body: &[u8]) -> Trouble {
         let refusal = classify(200, body, access.hidden());
         if refusal.code.is_empty() {
-            return Trouble::passing("what came is no JSON array".to_owned());
+            return Trouble::passing("the content is not a JSON array".to_owned());
         }
         refusal.into()
     }

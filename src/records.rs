@@ -1,14 +1,19 @@
 //! Splits a content blob, a JSON array of any size, into its elements as it streams in.
 //!
-//! Only the ends of elements are looked for here: strings are skipped, and of the brackets only
-//! the kind that opened the element is counted. Whether an element is valid JSON is judged by
-//! [`crate::event`], which reads it anyway; so one bad record spoils no other. As that finds a good
-//! record's end as well, it is offered each object first, and only what it can't take is split here.
+//! Whether an element is valid JSON is judged by [`crate::event`], which reads it anyway and finds a
+//! good record's end on the way. So each object is offered to it first, and only what it can't take
+//! is split here, by its structure ([`shape`]).
+//!
+//! A body that is known to have come whole may be malformed: punctuation that is missing, wrong or too
+//! much costs nothing, and a record that is no JSON costs only itself ([`resync`]).
+
+mod resync;
+mod shape;
 
 use std::io::{self, Read};
 
-use memchr::{memchr2, memchr3};
-
+use self::resync::{Broken, MAX_READ_AGAIN};
+use self::shape::{Progress, Shape, ends_scalar};
 use crate::content::without_bom;
 
 /// What a connection receives at once, in bytes.
@@ -31,6 +36,8 @@ pub enum Element<'a> {
     Record(&'a [u8]),
     /// It was larger than the limit: so many bytes, all of them skipped.
     TooLarge(u64),
+    /// It is not JSON: so many bytes, all of them skipped.
+    Malformed(u64),
     /// It was offered, and taken.
     Taken,
 }
@@ -52,8 +59,7 @@ pub enum SplitError {
     Cut,
     /// The body is no array; here is its beginning.
     NoArray(Vec<u8>),
-    /// Something other than a comma or the closing bracket stands between two elements, or
-    /// something follows the array: at this byte.
+    /// The body is malformed at this byte, and not known to have come whole.
     Malformed(u64),
 }
 
@@ -81,6 +87,24 @@ pub struct Records<'a, R> {
     passed: u64,
     place: Place,
     limit: usize,
+    /// Whether the end of the body is known to be its end.
+    has_known_end: bool,
+    /// Whether the body has been read to its end.
+    is_read: bool,
+    /// The last byte read that is not white space or NUL.
+    last_read: u8,
+    /// How many more bytes may be read again after a search in vain.
+    may_read_again: u64,
+}
+
+/// What is at the place of an element.
+enum Found {
+    /// So many bytes, still unconsumed.
+    Record(usize),
+    TooLarge(u64),
+    Malformed(u64),
+    /// Punctuation only.
+    Nothing,
 }
 
 impl<'a, R: Read> Records<'a, R> {
@@ -88,7 +112,27 @@ impl<'a, R: Read> Records<'a, R> {
     /// the next blob; what is in it is of no importance.
     pub fn new(reader: R, limit: usize, buffer: &'a mut Vec<u8>) -> Self {
         buffer.resize(BUFFER, 0);
-        Self { reader, buffer, start: 0, end: 0, passed: 0, place: Place::Before, limit }
+        Self {
+            reader,
+            buffer,
+            start: 0,
+            end: 0,
+            passed: 0,
+            place: Place::Before,
+            limit,
+            has_known_end: false,
+            is_read: false,
+            last_read: 0,
+            may_read_again: MAX_READ_AGAIN,
+        }
+    }
+
+    /// Says whether a body that ends without an error is known to have come whole, so that what is
+    /// malformed in it will not get better: the rest of it is handed out then.
+    #[must_use]
+    pub fn with_known_end(mut self, known: bool) -> Self {
+        self.has_known_end = known;
+        self
     }
 
     /// The next element, or none at the end of the array (which is then the end of the body).
@@ -96,15 +140,11 @@ impl<'a, R: Read> Records<'a, R> {
     /// # Errors
     /// The body can't be read, is no array or is cut. Elements handed out before are good.
     pub fn next_element(&mut self) -> Result<Option<Element<'_>>, SplitError> {
-        match self.begin()? {
-            Some(first) => self.element(first).map(Some),
-            None => Ok(None),
-        }
+        self.next_or_take(|_| None)
     }
 
-    /// The same, but an object is offered to `take` first, with what has been read behind it: whoever
-    /// reads it anyway finds its end on the way. `take` gives its length, if all of it is there and
-    /// it could be taken.
+    /// The same, but an object is offered to `take` first, with what has been read behind it. `take`
+    /// gives its length, if all of it is there and it could be taken.
     ///
     /// # Errors
     /// As [`next_element`](Self::next_element).
@@ -112,21 +152,33 @@ impl<'a, R: Read> Records<'a, R> {
         &mut self,
         mut take: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<Element<'_>>, SplitError> {
-        let Some(first) = self.begin()? else {
-            return Ok(None);
-        };
-        if first == b'{' {
-            let mut taken = take(self.ahead());
-            if taken.is_none() && self.is_cut_off(first) {
-                self.fill()?;
-                taken = take(self.ahead());
+        loop {
+            let Some(first) = self.begin()? else {
+                return Ok(None);
+            };
+            if first == b'{' {
+                let mut taken = take(self.ahead());
+                if taken.is_none() && self.is_cut_off() {
+                    self.fill()?;
+                    taken = take(self.ahead());
+                }
+                if let Some(length) = taken {
+                    self.start += length;
+                    return Ok(Some(Element::Taken));
+                }
             }
-            if let Some(length) = taken {
-                self.start += length;
-                return Ok(Some(Element::Taken));
+            match self.element()? {
+                Found::Record(length) => {
+                    let from = self.start;
+                    self.start += length;
+                    let record = self.buffer.get(from..self.start).unwrap_or_default();
+                    return Ok(Some(Element::Record(record)));
+                }
+                Found::TooLarge(size) => return Ok(Some(Element::TooLarge(size))),
+                Found::Malformed(size) => return Ok(Some(Element::Malformed(size))),
+                Found::Nothing => {}
             }
         }
-        self.element(first).map(Some)
     }
 
     /// Goes to the first byte of the next element; none at the end of the array.
@@ -135,6 +187,8 @@ impl<'a, R: Read> Records<'a, R> {
             let Some(byte) = self.next_token()? else {
                 return match self.place {
                     Place::Closed => Ok(None),
+                    Place::Before => Err(SplitError::Cut),
+                    _ if self.ends_whole() => Ok(None),
                     _ => Err(SplitError::Cut),
                 };
             };
@@ -143,11 +197,19 @@ impl<'a, R: Read> Records<'a, R> {
                 (Place::Before, _) => return Err(SplitError::NoArray(self.beginning())),
                 (Place::Opened | Place::Element, b']') => self.place = Place::Closed,
                 (Place::Element, b',') => self.place = Place::Comma,
-                (Place::Opened | Place::Comma, first) if !b",:]}".contains(&first) => {
+                (Place::Opened | Place::Comma, first) if !b",:]}\0".contains(&first) => {
                     self.place = Place::Element;
                     return Ok(Some(first));
                 }
-                _ => return Err(SplitError::Malformed(self.passed + self.start as u64)),
+                _ if !self.has_known_end => return Err(SplitError::Malformed(self.position())),
+                // Punctuation that is missing, wrong or too much.
+                (_, b',' | b':' | b'}' | 0) => {}
+                (_, b']') => self.place = Place::Closed,
+                (_, b'[') => self.place = Place::Opened,
+                (_, first) => {
+                    self.place = Place::Element;
+                    return Ok(Some(first));
+                }
             }
             self.start += 1;
         }
@@ -161,9 +223,9 @@ impl<'a, R: Read> Records<'a, R> {
 
     /// Whether the element that begins here has not been read to its end, and may be offered once
     /// more of it has.
-    fn is_cut_off(&self, first: u8) -> bool {
+    fn is_cut_off(&self) -> bool {
         self.ahead().len() == self.unread().len()
-            && Scan::new(first).end_in(self.unread()).is_none()
+            && Shape::new().feed(self.unread()) == Progress::More
     }
 
     /// Skips white space; the byte that follows it, still unconsumed.
@@ -201,6 +263,9 @@ impl<'a, R: Read> Records<'a, R> {
 
     /// Reads more behind the unread bytes; false at the end of the body.
     fn fill(&mut self) -> Result<bool, SplitError> {
+        if self.is_read {
+            return Ok(false);
+        }
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.passed += self.start as u64;
@@ -213,8 +278,15 @@ impl<'a, R: Read> Records<'a, R> {
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         loop {
             match self.reader.read(room) {
-                Ok(0) => return Ok(false),
+                Ok(0) => {
+                    self.is_read = true;
+                    return Ok(false);
+                }
                 Ok(n) => {
+                    let read = room.get(..n).unwrap_or_default();
+                    let solid = |b: &&u8| !matches!(**b, b' ' | b'\t' | b'\n' | b'\r' | 0);
+                    self.last_read =
+                        read.iter().rev().find(solid).copied().unwrap_or(self.last_read);
                     self.end += n;
                     return Ok(true);
                 }
@@ -224,111 +296,143 @@ impl<'a, R: Read> Records<'a, R> {
         }
     }
 
-    /// The element that begins with `first` at `self.start`.
-    fn element(&mut self, first: u8) -> Result<Element<'_>, SplitError> {
-        let mut scan = Scan::new(first);
-        // Bytes of the element already scanned in the buffer, and before it.
-        let mut scanned = 0;
-        let mut skipped: u64 = 0;
-        loop {
-            let fresh = self.unread().get(scanned..).unwrap_or_default();
-            if let Some(length) = scan.end_in(fresh) {
-                scanned += length;
-                break;
+    /// The offset in the body of the first unread byte.
+    fn position(&self) -> u64 {
+        self.passed + self.start as u64
+    }
+
+    /// What has been read from an offset of the body on, which is not forgotten.
+    fn bytes_from(&self, at: u64) -> &[u8] {
+        let from = at.checked_sub(self.passed).and_then(|at| usize::try_from(at).ok());
+        let from = from.unwrap_or(usize::MAX);
+        self.buffer.get(from..self.end).unwrap_or_default()
+    }
+
+    /// Forgets what was read before an offset of the body.
+    fn forget_before(&mut self, at: u64) {
+        let to = usize::try_from(at.saturating_sub(self.passed)).unwrap_or(usize::MAX);
+        self.start = to.clamp(self.start, self.end);
+    }
+
+    /// At the end of the body: whether it is known to be whole and looks so.
+    fn ends_whole(&self) -> bool {
+        self.has_known_end && self.last_read == b']'
+    }
+
+    /// The element that begins here. It is consumed, unless it is a record.
+    fn element(&mut self) -> Result<Found, SplitError> {
+        let from = self.position();
+        let mut shape = Shape::new();
+        let mut progress = self.follow(&mut shape, from, from + self.limit as u64 + 1, None)?;
+        if progress == Progress::More
+            && shape.taken > self.limit as u64
+            && self.swallowed(&shape).is_none()
+        {
+            shape.looks_inside = false;
+            shape.swallowed = None;
+            progress = self.follow(&mut shape, from, u64::MAX, None)?;
+        }
+        if progress == Progress::Complete && self.is_followed_well(from, &shape)? {
+            if shape.taken <= self.limit as u64 {
+                return Ok(Found::Record(usize::try_from(shape.taken).unwrap_or(usize::MAX)));
             }
-            scanned += fresh.len();
-            if skipped > 0 || scanned > self.limit {
-                skipped += scanned as u64;
-                self.start += scanned;
-                scanned = 0;
+            self.pass_to(from + shape.taken);
+            return Ok(Found::TooLarge(shape.taken));
+        }
+        self.malformed(from, progress, &shape)
+    }
+
+    /// What to make of an element that is not JSON, or that the body ended in.
+    #[cold]
+    #[inline(never)]
+    fn malformed(
+        &mut self,
+        from: u64,
+        progress: Progress,
+        shape: &Shape,
+    ) -> Result<Found, SplitError> {
+        let is_open = progress == Progress::More && shape.taken <= self.limit as u64;
+        let broken = match self.swallowed(shape).filter(|_| !is_open || self.ends_whole()) {
+            Some(swallowed) => {
+                self.may_read_again -= shape.taken - swallowed;
+                Broken::Interrupted { at: from + swallowed, punctuation: false }
+            }
+            None if progress == Progress::More => Broken::BodyEnded,
+            None => self.resync(from, shape)?,
+        };
+        match broken {
+            Broken::Ended(end) => {
+                self.pass_to(end);
+                Ok(Found::Malformed(end - from))
+            }
+            Broken::Interrupted { .. } if !self.has_known_end => {
+                Err(SplitError::Malformed(from + shape.taken))
+            }
+            Broken::Interrupted { at, punctuation } => {
+                self.pass_to(at);
+                Ok(if punctuation { Found::Nothing } else { Found::Malformed(at - from) })
+            }
+            Broken::BodyEnded if self.ends_whole() => {
+                let end = self.passed + self.end as u64;
+                self.pass_to(end);
+                self.place = Place::Closed;
+                Ok(Found::Malformed(end - from))
+            }
+            Broken::BodyEnded => Err(SplitError::Cut),
+        }
+    }
+
+    /// Where in a broken element a record begins that it has swallowed, if it may be read again.
+    fn swallowed(&self, shape: &Shape) -> Option<u64> {
+        shape.swallowed.filter(|at| shape.taken - at <= self.may_read_again)
+    }
+
+    /// Goes to an offset of the body, and gives back what only a large element needed.
+    fn pass_to(&mut self, at: u64) {
+        self.forget_before(at);
+        self.buffer.truncate(self.buffer.len().min(self.end.max(BUFFER)));
+    }
+
+    /// Feeds a value that begins at `from` to `shape`, to its end, to a fault, or up to `until`.
+    /// `keep`: from where on bytes are kept; if none is given, an element within the limit is.
+    fn follow(
+        &mut self,
+        shape: &mut Shape,
+        from: u64,
+        until: u64,
+        keep: Option<u64>,
+    ) -> Result<Progress, SplitError> {
+        loop {
+            let at = from + shape.taken;
+            let room = usize::try_from(until - at).unwrap_or(usize::MAX);
+            let fresh = self.bytes_from(at);
+            let progress = shape.feed(fresh.get(..room).unwrap_or(fresh));
+            if progress != Progress::More || from + shape.taken == until {
+                return Ok(progress);
+            }
+            match keep {
+                Some(keep) => self.forget_before(keep),
+                None if shape.taken > self.limit as u64 => {
+                    self.forget_before(from + shape.needed(self.limit as u64));
+                }
+                None => {}
             }
             if !self.fill()? {
-                return Err(SplitError::Cut);
+                return Ok(Progress::More);
             }
         }
-        let from = self.start;
-        self.start += scanned;
-        if skipped > 0 || scanned > self.limit {
-            self.buffer.truncate(self.buffer.len().min(self.end.max(BUFFER)));
-            return Ok(Element::TooLarge(skipped + scanned as u64));
-        }
-        let record = self.buffer.get(from..self.start).unwrap_or_default();
-        Ok(Element::Record(record))
-    }
-}
-
-/// Looks for the end of one element, across pieces.
-struct Scan {
-    kind: Kind,
-    depth: u64,
-    in_string: bool,
-    escaped: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    /// Opened by the first byte, closed by the second.
-    Nested(u8, u8),
-    String,
-    /// A number or a literal, ended by what can't be part of one.
-    Scalar,
-}
-
-impl Scan {
-    fn new(first: u8) -> Self {
-        let kind = match first {
-            b'{' => Kind::Nested(b'{', b'}'),
-            b'[' => Kind::Nested(b'[', b']'),
-            b'"' => Kind::String,
-            _ => Kind::Scalar,
-        };
-        Self { kind, depth: 0, in_string: false, escaped: false }
     }
 
-    /// The length of the part of `bytes` that belongs to the element, if it ends in there.
-    fn end_in(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            if self.escaped {
-                self.escaped = false;
-                at += 1;
-            } else if self.in_string {
-                at += memchr2(b'"', b'\\', rest)?;
-                if bytes.get(at) == Some(&b'\\') {
-                    self.escaped = true;
-                } else {
-                    self.in_string = false;
-                    if matches!(self.kind, Kind::String) {
-                        return Some(at + 1);
-                    }
-                }
-                at += 1;
-            } else {
-                match self.kind {
-                    Kind::Nested(open, close) => {
-                        at += memchr3(b'"', open, close, rest)?;
-                        match bytes.get(at) {
-                            Some(b'"') => self.in_string = true,
-                            Some(byte) if *byte == open => self.depth += 1,
-                            _ => self.depth -= 1,
-                        }
-                        if self.depth == 0 {
-                            return Some(at + 1);
-                        }
-                        at += 1;
-                    }
-                    Kind::String => {
-                        self.in_string = true;
-                        at += 1;
-                    }
-                    Kind::Scalar => {
-                        let ends = |b: &u8| b",]}\"[{: \t\r\n".contains(b);
-                        return rest.iter().position(ends).map(|length| at + length);
-                    }
-                }
-            }
+    /// Whether what directly follows a string that is an element shows that it has ended where it
+    /// should have.
+    fn is_followed_well(&mut self, from: u64, shape: &Shape) -> Result<bool, SplitError> {
+        if !shape.is_string() {
+            return Ok(true);
         }
-        None
+        if self.bytes_from(from + shape.taken).is_empty() {
+            self.fill()?;
+        }
+        Ok(self.bytes_from(from + shape.taken).first().is_none_or(|byte| ends_scalar(*byte)))
     }
 }
 
@@ -353,9 +457,32 @@ mod tests {
         }
     }
 
+    /// An error, and not the end, follows the bytes.
+    struct Breaks<'a>(Pieces<'a>);
+
+    impl Read for Breaks<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(out)? {
+                0 => Err(io::Error::other("broken")),
+                n => Ok(n),
+            }
+        }
+    }
+
+    /// What becomes of a body that is not known to be whole.
     fn split(body: &[u8], pieces: &[usize], limit: usize) -> (Vec<String>, Result<(), SplitError>) {
+        split_as(false, body, pieces, limit)
+    }
+
+    fn split_as(
+        known_end: bool,
+        body: &[u8],
+        pieces: &[usize],
+        limit: usize,
+    ) -> (Vec<String>, Result<(), SplitError>) {
         let mut buffer = Vec::new();
-        let mut records = Records::new(Pieces(body, pieces.to_vec(), 0), limit, &mut buffer);
+        let pieces = Pieces(body, pieces.to_vec(), 0);
+        let mut records = Records::new(pieces, limit, &mut buffer).with_known_end(known_end);
         let mut elements = Vec::new();
         loop {
             match records.next_element() {
@@ -364,6 +491,7 @@ mod tests {
                     elements.push(String::from_utf8_lossy(bytes).into_owned());
                 }
                 Ok(Some(Element::TooLarge(size))) => elements.push(format!("too large: {size}")),
+                Ok(Some(Element::Malformed(size))) => elements.push(format!("skipped: {size}")),
                 Ok(Some(Element::Taken)) => panic!("nothing is offered"),
                 Err(error) => return (elements, Err(error)),
             }
@@ -417,6 +545,171 @@ mod tests {
         }
         let (_, end) = split(b" {\"error\":1}", &[1], 10);
         assert!(matches!(end, Err(SplitError::NoArray(body)) if body == b"{\"error\":1}"));
+    }
+
+    #[test]
+    fn broken_records_in_a_whole_body_cost_only_themselves() {
+        let table: &[(&str, &[&str])] = &[
+            // Punctuation and NULs cost nothing.
+            ("[{}{}]", &["{}", "{}"]),
+            ("[{} {}]", &["{}", "{}"]),
+            ("[{},]", &["{}"]),
+            ("[,{}]", &["{}"]),
+            ("[{},,{}]", &["{}", "{}"]),
+            ("[{}][{}]", &["{}", "{}"]),
+            ("[{}]\n[{}]\n", &["{}", "{}"]),
+            ("[{}],[{}]", &["{}", "{}"]),
+            ("[{}[{}]", &["{}", "{}"]),
+            ("[{}]]", &["{}"]),
+            ("[{}]}", &["{}"]),
+            ("[{}],", &["{}"]),
+            ("[{}}]", &["{}"]),
+            ("[{}},{}]", &["{}", "{}"]),
+            ("[{{\"Id\":1},{}]", &["{\"Id\":1}", "{}"]),
+            ("[{},{]", &["{}"]),
+            ("[{}]\0\0 \0", &["{}"]),
+            ("[\0{}\0,\0\0{}\0]", &["{}", "{}"]),
+            ("[{},\0{}\0{}]", &["{}", "{}", "{}"]),
+            // Properly delimited.
+            (r#"[{"a":1 "b":2},{}]"#, &["skipped: 13", "{}"]),
+            (r#"[{"a":1,},{}]"#, &["skipped: 8", "{}"]),
+            (r#"[{"a"},{}]"#, &["skipped: 5", "{}"]),
+            (r#"[{"a":1}x,{}]"#, &[r#"{"a":1}"#, "x", "{}"]),
+            ("[{\"a\":\0},{}]", &["skipped: 7", "{}"]),
+            // Without their closing bracket.
+            (
+                r#"[{"Id":1,"a":2,{"Id":2},{"Id":3}]"#,
+                &["skipped: 14", r#"{"Id":2}"#, r#"{"Id":3}"#],
+            ),
+            (r#"[{"Id":1,{"Id":2}{"Id":3}]"#, &["skipped: 8", r#"{"Id":2}"#, r#"{"Id":3}"#]),
+            (
+                r#"[{"Id":1,"a":{"b":1,{"Id":2},{"Id":3}]"#,
+                &["skipped: 19", r#"{"Id":2}"#, r#"{"Id":3}"#],
+            ),
+            (r#"[{"Id":1,"a":[1,2},{"Id":2}]"#, &["skipped: 17", r#"{"Id":2}"#]),
+            (r#"[{"Id":1],{"Id":2}]"#, &["skipped: 7", r#"{"Id":2}"#]),
+            (r#"[{"Id":1},{"Id":2]"#, &[r#"{"Id":1}"#, "skipped: 7"]),
+            (r#"[{"Id":"1"},{"Id":"2"]"#, &[r#"{"Id":"1"}"#, "skipped: 9"]),
+            (r#"[{"Id":1},{"Id":2,"a":[1,2]"#, &[r#"{"Id":1}"#, "skipped: 17"]),
+            (
+                r#"[{"Id":1,"a":[{"x":1 2},{"Id":2},{"Id":3}]"#,
+                &["skipped: 23", r#"{"Id":2}"#, r#"{"Id":3}"#],
+            ),
+            // With a RecordType a record is told from a part of one.
+            (
+                r#"[{"L":[{"a":1},{"RecordType":1,"Id":2},{"RecordType":1,"Id":3}]"#,
+                &["skipped: 14", r#"{"RecordType":1,"Id":2}"#, r#"{"RecordType":1,"Id":3}"#],
+            ),
+            (
+                r#"[{"RecordType":1,"L":{"Id":8},{"Id":9}],"b":1},{"RecordType":1,"Id":2}]"#,
+                &["skipped: 45", r#"{"RecordType":1,"Id":2}"#],
+            ),
+            // A string without its closing quote.
+            (
+                r#"[{"Id":1,"a":"oops},{"Id":2},{"Id":3}]"#,
+                &["skipped: 18", r#"{"Id":2}"#, r#"{"Id":3}"#],
+            ),
+            (
+                r#"[{"Id":1,"a":"oops,{"Id":2},{"Id":3}]"#,
+                &["skipped: 18", r#"{"Id":2}"#, r#"{"Id":3}"#],
+            ),
+            (r#"[{"Id":1,"a":"oops,"b":"c"},{"Id":2}]"#, &["skipped: 26", r#"{"Id":2}"#]),
+            (r#"[{"Id":1,"a":{"b":"oops},{"Id":2}]"#, &["skipped: 24", r#"{"Id":2}"#]),
+            (r#"[{"Id":1},{"Id":2,"a":"oops]"#, &[r#"{"Id":1}"#, "skipped: 18"]),
+            (r#"[{"Id":1,"a":"say "so" to"},{"Id":2}]"#, &["skipped: 27", r#"{"Id":2}"#]),
+            // Parts of a broken record are no records.
+            (
+                r#"[{"L":[{"Id":8},{"Id":9 1},{"Id":7}],"b":1},{"Id":2}]"#,
+                &["skipped: 42", r#"{"Id":2}"#],
+            ),
+            (
+                r#"[{"L":[{"Id":8},{"Id":9,{"Id":7}],"b":1},{"Id":2}]"#,
+                &["skipped: 39", r#"{"Id":2}"#],
+            ),
+            (r#"[{"L":[{"Id":8}{"Id":9}],"b":1},{"Id":2}]"#, &["skipped: 30", r#"{"Id":2}"#]),
+            (r#"[{"L":[{"Id":8},{"Id":9}],{"Id":2}]"#, &["skipped: 25", r#"{"Id":2}"#]),
+            (
+                r#"[{"L":[{"Id":8}],"a":x"y","b":[{"Id":9}]},{"Id":2}]"#,
+                &["skipped: 40", r#"{"Id":2}"#],
+            ),
+            // What is not an object.
+            (r#"["a","b" "c",{}]"#, &[r#""a""#, r#""b""#, r#""c""#, "{}"]),
+            (
+                r#"[{}","Id":"x"}, {"Id":3}]"#,
+                &["{}", "skipped: 1", r#""Id""#, r#""x""#, r#"{"Id":3}"#],
+            ),
+            ("[[1,2},{\"Id\":2}]", &["skipped: 6", "{\"Id\":2}"]),
+            ("[[1,2]", &["[1,2]"]),
+        ];
+        for (body, expected) in table {
+            for pieces in [vec![1], vec![2, 3], vec![1 << 20]] {
+                let (elements, end) = split_as(true, body.as_bytes(), &pieces, 1000);
+                assert_eq!(elements, *expected, "{body}");
+                assert!(end.is_ok(), "{body} {end:?}");
+            }
+        }
+        for (body, count) in
+            [("[{},{\"a\":1", 1), ("[{},", 1), ("[{}{}", 2), ("[{}][{}", 2), ("[{\"a\":\"]\"", 0)]
+        {
+            let (elements, end) = split_as(true, body.as_bytes(), &[1], 1000);
+            assert!(
+                elements.len() == count && matches!(end, Err(SplitError::Cut)),
+                "{body} {end:?}"
+            );
+        }
+    }
+
+    /// It takes seconds; a search that reads everything again for each fault would take hours.
+    #[test]
+    fn hostile_bodies_are_read_a_few_times_at_most() {
+        for unit in [
+            ",{",
+            "[{\"a\":",
+            "{\"a\":[{\"Id\":1}",
+            "{\"a\":1,{\"Id\":",
+            "[{\"a\":{,{\"Id\":1},",
+            "\",{\"",
+            "{\"a\":[}",
+            "{\"a\":[\"},{",
+            "\"{[",
+            "{\"Id\":[{\"b\" 1,{\"Id\":2},",
+            "[{\"\\\"",
+            "{\"x\\\",{",
+            "[}",
+            "[{]",
+            "{\"RecordType\":1,\"Id\":1,\"a\":[",
+        ] {
+            for end in ["", "]"] {
+                let body = format!("[{{\"a\" 1,{}{end}", unit.repeat((1 << 20) / unit.len()));
+                let (elements, end) = split_as(true, body.as_bytes(), &[100_000], 1 << 20);
+                assert!(elements.len() <= body.len());
+                assert!(matches!(end, Ok(()) | Err(SplitError::Cut)), "{unit} {end:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_broken_record_is_skipped_in_bounded_memory() {
+        let long = "x".repeat(3 << 20);
+        for broken in [
+            format!(r#"{{"a":1 "b":"{long}"}}"#),
+            format!(r#"{{"a":"{long}","b":1,"#),
+            format!(r#"{{"a":"{long}" b,"#),
+        ] {
+            let body = format!(r#"[{{}},{broken},{{"Id":2}}]"#);
+            let mut buffer = Vec::new();
+            let pieces = Pieces(body.as_bytes(), vec![10_000], 0);
+            let mut records = Records::new(pieces, 1000, &mut buffer).with_known_end(true);
+            assert_eq!(records.next_element().unwrap(), Some(Element::Record(b"{}")));
+            let skipped = records.next_element().unwrap();
+            assert!(
+                matches!(skipped, Some(Element::Malformed(size)) if size >= 3 << 20),
+                "{skipped:?}"
+            );
+            assert!(records.buffer.len() <= 2 * BUFFER);
+            assert_eq!(records.next_element().unwrap(), Some(Element::Record(b"{\"Id\":2}")));
+            assert_eq!(records.next_element().unwrap(), None);
+        }
     }
 
     #[test]
@@ -477,6 +770,100 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = split(&body, &[7], 50);
+        }
+
+        #[test]
+        fn pieces_make_no_difference(
+            tokens in prop::collection::vec(
+                prop::sample::select(vec![
+                    "{", "}", "[", "]", ",", ":", "\"", "\\", "\0", " ", "x", "1", "\"Id\":", "\"a\":", ",{\"Id\":1}",
+                    "{\"Id\":\"x\"}", "\"L\":[{\"Id\":2},", "\"text\"",
+                ]),
+                0..40,
+            ),
+            known_end in any::<bool>(),
+            limit in 1..60_usize,
+            pieces in prop::collection::vec(1usize..20, 1..5),
+        ) {
+            let body = format!("[{}", tokens.concat()).into_bytes();
+            let all = |pieces: &[usize]| {
+                let (elements, end) = split_as(known_end, &body, pieces, limit);
+                (elements, format!("{end:?}"))
+            };
+            prop_assert_eq!(all(&pieces), all(&[1 << 20]));
+            prop_assert_eq!(all(&[1]), all(&[1 << 20]));
+            // What a beginning of it is made of is a beginning of what the whole is made of.
+            let (elements, _) = all(&[1]);
+            for until in 0..body.len() {
+                let breaks = Breaks(Pieces(&body[..until], pieces.clone(), 0));
+                let mut buffer = Vec::new();
+                let mut records = Records::new(breaks, limit, &mut buffer).with_known_end(known_end);
+                let mut count = 0;
+                while let Ok(Some(element)) = records.next_element() {
+                    let text = match element {
+                        Element::Record(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                        Element::TooLarge(size) => format!("too large: {size}"),
+                        Element::Malformed(size) => format!("skipped: {size}"),
+                        Element::Taken => String::new(),
+                    };
+                    prop_assert_eq!(Some(&text), elements.get(count));
+                    count += 1;
+                }
+            }
+        }
+
+        #[test]
+        fn damage_costs_only_the_records_that_it_touches(
+            sizes in prop::collection::vec((0..4_usize, 0..3_usize), 3..12),
+            typical in any::<bool>(),
+            damages in prop::collection::vec((any::<prop::sample::Index>(), 0..7_usize), 1..4),
+            pieces in prop::collection::vec(1usize..40, 1..3),
+        ) {
+            let record = |(n, (texts, items)): (usize, &(usize, usize))| {
+                let texts: String = (0..*texts).map(|k| format!(r#","T{k}":"{{\"a\":\"b,c\"}}""#)).collect();
+                let items: Vec<_> = (0..*items).map(|k| format!(r#"{{"Id":"item","N":{k}}}"#)).collect();
+                let kind = if typical { r#""RecordType":1,"# } else { "" };
+                format!(r#"{{{kind}"Id":"{n}"{texts},"L":[{}],"O":{{"p":[1,true]}},"Z":"z"}}"#, items.join(","))
+            };
+            let records: Vec<_> = sizes.iter().enumerate().map(record).collect();
+            // Each byte with the records that suffer from damage to it.
+            let mut body = vec![(b'[', 0..1)];
+            for (n, record) in records.iter().enumerate() {
+                body.extend(record.bytes().map(|byte| (byte, n..n + 1)));
+                body.push((if n + 1 < records.len() { b',' } else { b']' }, n..n + 2));
+            }
+            let mut touched = Vec::new();
+            let count = if typical { damages.len() } else { 1 };
+            // A bracket or a quote too many or too few may make a record of a part.
+            let keeps_parts = typical && count == 1 && matches!(damages[0].1, 2 | 6);
+            // Without a RecordType, parts of two broken records may look like one record.
+            for (index, kind) in damages.into_iter().take(count) {
+                let wanted: &[u8] = [b"{}", b"[]", b",:", b"\"\\", b"{}", b"[]", b",:"][kind];
+                let places: Vec<_> = (1..body.len() - 1)
+                    .filter(|at| wanted.contains(&body[*at].0))
+                    .collect();
+                if places.is_empty() {
+                    continue;
+                }
+                let at = places[index.index(places.len())];
+                touched.extend(body[at].1.clone());
+                match kind {
+                    0..=3 => { body.remove(at); }
+                    4 => body.insert(at, body[at].clone()),
+                    _ => body.insert(at, (0, body[at].1.clone())),
+                }
+            }
+            let bytes: Vec<u8> = body.iter().map(|(byte, _)| *byte).collect();
+            let (elements, end) = split_as(true, &bytes, &pieces, 1 << 20);
+            prop_assert!(end.is_ok(), "{:?} {}", end, String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(&split_as(true, &bytes, &[1 << 20], 1 << 20).0, &elements);
+            let parts = elements.iter().filter(|element| element.starts_with(r#"{"Id":"item""#)).count();
+            prop_assert!(parts == 0 || !keeps_parts, "{}\n{:#?}", String::from_utf8_lossy(&bytes), elements);
+            for (n, record) in records.iter().enumerate() {
+                let count = elements.iter().filter(|element| *element == record).count();
+                let right = if touched.contains(&n) { count <= 1 } else { count == 1 };
+                prop_assert!(right, "{} of {}\n{}\n{:#?}", count, record, String::from_utf8_lossy(&bytes), elements);
+            }
         }
     }
 }

@@ -32,8 +32,10 @@ pub(super) struct Batch<'a, 'm> {
     mark_id: Vec<u8>,
     /// The `Id` of the element that is being added; empty where it has none.
     id: Vec<u8>,
-    /// The last elements, if they can't be events: from which to which, and why.
-    unusable: Option<(u64, u64, Why)>,
+    /// The last element that was added.
+    reached: u64,
+    /// The last elements, if they can't be events.
+    unusable: Option<Unused>,
     /// The notices that are among the lines.
     gaps: Vec<Notice>,
 }
@@ -63,6 +65,50 @@ enum Why {
     TooLarge,
 }
 
+/// Elements side by side that can't be events, for one reason.
+struct Unused {
+    first: u64,
+    last: u64,
+    why: Why,
+    bytes: u64,
+}
+
+/// How far the records of a blob are dealt with in this run. A try in the same run goes on there,
+/// behind records without an `Id` as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    /// This many elements.
+    pub(super) elements: u64,
+    /// Of these, records that filters left out and that are not counted yet.
+    pub(super) excluded_since: u64,
+}
+
+impl Unused {
+    /// What the notice says.
+    fn text(&self, content_id: &str) -> String {
+        let Self { first, last, why, bytes } = self;
+        let one = first == last;
+        let which =
+            if one { format!("record {first}") } else { format!("records {first} to {last}") };
+        let why = match why {
+            Why::NoObject if one => "is not a JSON object".to_owned(),
+            Why::NoObject => "are not JSON objects".to_owned(),
+            Why::NoJson if one => format!(
+                "is not valid JSON ({bytes} bytes): it is skipped, the records around it are delivered"
+            ),
+            Why::NoJson => format!(
+                "are not valid JSON ({bytes} bytes): they are skipped, the records around them are \
+                 delivered"
+            ),
+            Why::TooLarge => {
+                let are = if one { "is" } else { "are" };
+                format!("{are} larger than the limit (16 MiB, or curl_max_size if that is more)")
+            }
+        };
+        format!("{which} of content {} {why}", excerpt(content_id))
+    }
+}
+
 impl<'a, 'm> Batch<'a, 'm> {
     pub(super) fn new(
         tenant_id: &str,
@@ -85,9 +131,21 @@ impl<'a, 'm> Batch<'a, 'm> {
             mark: None,
             mark_id: Vec::new(),
             id: Vec::new(),
+            reached: 0,
             unusable: None,
             gaps: Vec::new(),
         }
+    }
+
+    /// Goes on where an earlier try in this run has got to.
+    pub(super) fn go_on(&mut self, reached: Reached) {
+        self.reached = reached.elements;
+        self.excluded_since = reached.excluded_since;
+    }
+
+    /// How far the blob is dealt with once this batch is written. Exact only behind `end`.
+    pub(super) fn reached(&self) -> Reached {
+        Reached { elements: self.reached, excluded_since: self.excluded_since }
     }
 
     /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
@@ -95,12 +153,19 @@ impl<'a, 'm> Batch<'a, 'm> {
     /// path and may not: nothing is added then.
     pub(super) fn add(&mut self, element: &Element<'_>, index: u64, learning: Learning) -> bool {
         let before = self.lines.len();
-        let why = match element {
+        let (why, bytes) = match element {
             Element::Taken => return true,
-            Element::TooLarge(_) => Why::TooLarge,
+            Element::TooLarge(bytes) => (Why::TooLarge, *bytes),
+            Element::Malformed(bytes) => (Why::NoJson, *bytes),
             Element::Record(record) => {
                 let (content_type, maker) = (self.content_type, &mut *self.maker);
-                match maker.append_line(record, content_type, learning, &mut self.id, self.lines) {
+                let why = match maker.append_line(
+                    record,
+                    content_type,
+                    learning,
+                    &mut self.id,
+                    self.lines,
+                ) {
                     Ok(fate) => {
                         self.added(fate, index, before);
                         return true;
@@ -108,14 +173,19 @@ impl<'a, 'm> Batch<'a, 'm> {
                     Err(Unusable::NewPath) => return false,
                     Err(Unusable::NotAnObject) => Why::NoObject,
                     Err(Unusable::Malformed) => Why::NoJson,
-                }
+                };
+                (why, record.len() as u64)
             }
         };
+        self.reached = index;
         match &mut self.unusable {
-            Some((_, last, known)) if *known == why && *last + 1 == index => *last = index,
+            Some(unused) if unused.why == why && unused.last + 1 == index => {
+                unused.last = index;
+                unused.bytes += bytes;
+            }
             _ => {
                 self.end();
-                self.unusable = Some((index, index, why));
+                self.unusable = Some(Unused { first: index, last: index, why, bytes });
             }
         }
         true
@@ -136,6 +206,7 @@ impl<'a, 'm> Batch<'a, 'm> {
     /// Takes in what has become of the `index`-th element, whose `Id` is in `id` and whose line begins at
     /// `before`.
     fn added(&mut self, fate: Fate, index: u64, before: usize) {
+        self.reached = index;
         match fate {
             Fate::Excluded => self.excluded_since += 1,
             Fate::Whole | Fate::Shortened => {
@@ -168,22 +239,10 @@ impl<'a, 'm> Batch<'a, 'm> {
 
     /// The notice of the last elements, if they can't be events.
     fn notice(&mut self) -> Vec<u8> {
-        let Some((first, last, why)) = self.unusable.take() else {
+        let Some(unused) = self.unusable.take() else {
             return Vec::new();
         };
-        let which = if first == last {
-            format!("record {first}")
-        } else {
-            format!("each of the records {first} to {last}")
-        };
-        let why = match why {
-            Why::NoObject => "is no JSON object",
-            Why::NoJson => "is no valid JSON",
-            Why::TooLarge => {
-                "is larger than what is held of one (16 MiB, or curl_max_size if more)"
-            }
-        };
-        let text = format!("{which} of content {} {why}", excerpt(&self.content_id));
+        let text = unused.text(&self.content_id);
         log::error!("{} {}: events are lost: {text}", self.tenant_id, self.content_type);
         let gap = Notice::new(Kind::Gap, &self.tenant_id, Some(self.content_type), text)
             .content(&self.content_id);
@@ -278,10 +337,11 @@ mod tests {
             responses(&[r#"{"Id":"a"}"#, "1", "2", "[]", "{x", r#"{"Id":"b"}"#, "3"]),
             [
                 "a",
-                "each of the records 2 to 4 of content c is no JSON object",
-                "record 5 of content c is no valid JSON",
+                "records 2 to 4 of content c are not JSON objects",
+                "record 5 of content c is not valid JSON (2 bytes): it is skipped, the records around \
+                 it are delivered",
                 "b",
-                "record 7 of content c is no JSON object",
+                "record 7 of content c is not a JSON object",
             ]
         );
     }
@@ -298,6 +358,27 @@ mod tests {
         assert_eq!(batch.mark(), None);
         let id = Element::Record(br#"{ "Id" : "a" }"#);
         assert_eq!(Batch::id_of(&id), Some("\"a\"".to_owned()));
+    }
+
+    #[test]
+    fn skipped_bytes_are_in_the_notice() {
+        let mut lines = Vec::new();
+        let mut maker = LineMaker::new(&ALL, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        batch.add(&Element::Malformed(800), 1, Learning::Yes);
+        batch.add(&Element::Record(b"{x"), 2, Learning::Yes);
+        batch.add(&Element::TooLarge(99), 3, Learning::Yes);
+        batch.end();
+        let told: Vec<_> = batch.gaps().map(|gap| gap.response).collect();
+        assert_eq!(
+            told,
+            [
+                "records 1 to 2 of content c are not valid JSON (802 bytes): they are skipped, the \
+                 records around them are delivered",
+                "record 3 of content c is larger than the limit (16 MiB, or curl_max_size if that is \
+                 more)",
+            ]
+        );
     }
 
     #[test]
@@ -360,8 +441,8 @@ mod tests {
         assert_eq!(
             told,
             [
-                "record 1 of content c is no JSON object",
-                "each of the records 3 to 4 of content c is no JSON object"
+                "record 1 of content c is not a JSON object",
+                "records 3 to 4 of content c are not JSON objects"
             ]
         );
     }
@@ -378,14 +459,18 @@ mod tests {
     }
 
     /// What becomes of a body, whose records are offered as they come or split off first.
-    fn all_of(body: Pieces<'_>, offered: bool) -> (String, Counts, Option<(u64, String)>) {
+    fn all_of(
+        body: Pieces<'_>,
+        known_end: bool,
+        offered: bool,
+    ) -> (String, Counts, Option<(u64, String)>) {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
         let mut maker = LineMaker::new(&options, kinds());
         let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
         let mut buffer = Vec::new();
-        let mut records = Records::new(body, 300, &mut buffer);
+        let mut records = Records::new(body, 300, &mut buffer).with_known_end(known_end);
         let mut index = 0;
         let end = loop {
             let next = if offered {
@@ -416,18 +501,20 @@ mod tests {
                     r#"{"Id":"3","Operation":"no"}"#, r#"{"Operation":"no"}"#, "[{}]", "1", "\"{}\"",
                     r#"{"a":tru}"#, r#"{"a":1 "b":2}"#, r#"{"a":"\x"}"#, r#"{"a":1}}"#, r#"{"a":1"#,
                     "{\"a\":\"\u{1}\"}", "{\"Id\":\"BAD\"}", "{\"Id\":\"LONG\"}", "]", "", "\u{feff}",
+                    r#"{"Id":"4","a":[1,{"Id":"5"}"#, r#"{"Id":"6}"#, r#"{"Id":"7"}{"Id":"8"}"#, "\0{}", "}",
                 ]),
                 0..8,
             ),
             piece in 1..60_usize,
             breaks in any::<bool>(),
+            known_end in any::<bool>(),
         ) {
             let body = format!("[{}]", elements.join(",")).replace("LONG", &"x".repeat(400));
             let mut body = body.into_bytes();
             while let Some(at) = body.windows(3).position(|window| window == b"BAD") {
                 body[at] = 0xff;
             }
-            let all = |offered| all_of(Pieces(&body, piece, breaks), offered);
+            let all = |offered| all_of(Pieces(&body, piece, breaks), known_end, offered);
             prop_assert_eq!(all(true), all(false));
         }
     }

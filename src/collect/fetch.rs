@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::batch::Batch;
+use super::batch::{Batch, Reached};
 use super::jobs::Fetch;
 use super::{Collector, Halt};
 use crate::api::{Access, Trouble};
@@ -62,15 +62,19 @@ impl Collector {
             Ok(records) => records,
             Err(trouble) => return Fetched::Trouble(trouble),
         };
-        let skip = fetch.queued.blob.written;
+        // The element at the mark proves that it is the blob that was begun.
+        let mark = fetch.queued.blob.written;
+        let reached = fetch.queued.reached;
+        let skip = mark.max(reached.elements);
         let (mut index, mut late) = (0, false);
         let mut batch =
             Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id, maker, lines);
+        batch.go_on(reached);
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) && !late {
                 // In time's last seconds, one that has not got further than an earlier run goes on
                 // until it is broken off.
-                let begun = skip > 0 && fetch.queued.blob.written == skip;
+                let begun = mark > 0 && fetch.queued.blob.written == mark;
                 late = begun && Instant::now() >= self.deadline;
                 if !late {
                     break Fetched::Stopped;
@@ -98,7 +102,7 @@ impl Collector {
                 if !added {
                     return Fetched::Stopped;
                 }
-            } else if index == skip && Batch::id_of(&element) != fetch.queued.blob.last_id {
+            } else if index == mark && Batch::id_of(&element) != fetch.queued.blob.last_id {
                 return Fetched::Restart;
             }
             if batch.is_full() && !self.write(&mut batch, fetch) {
@@ -111,7 +115,7 @@ impl Collector {
         }
         let written = self.write(&mut batch, fetch);
         match end {
-            Fetched::Late if fetch.queued.blob.written > skip => Fetched::Stopped,
+            Fetched::Late if fetch.queued.blob.written > mark => Fetched::Stopped,
             end if written => end,
             _ => Fetched::Stopped,
         }
@@ -169,6 +173,7 @@ impl Collector {
                     batch.gaps().for_each(|gap| stream.state.gap(gap, now));
                 }
                 fetch.queued.blob.advance(mark);
+                fetch.queued.reached = batch.reached();
                 batch.clear();
                 return true;
             }
@@ -228,6 +233,7 @@ impl Collector {
                     );
                     queued.blob.written = 0;
                     queued.blob.last_id = None;
+                    queued.reached = Reached::default();
                 }
                 if let Some(stream) = shared.stream_mut((t, s)) {
                     stream.requeue(queued, true);

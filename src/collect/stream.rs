@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::Counts;
+use super::batch::{Counts, Reached};
 use super::tenant::RunContext;
 use crate::api::{Page, Started};
 use crate::config;
@@ -146,12 +146,14 @@ pub(super) struct Queued {
     pub(super) tries: Tries,
     /// It failed in an earlier run, so it gets one try in this one.
     pub(super) is_retry: bool,
+    /// How far it is written in this run: at least as far as `blob` says.
+    pub(super) reached: Reached,
 }
 
 impl Queued {
     fn new(blob: Waiting) -> Self {
         let (key, is_retry) = (fingerprint(&blob.id), blob.failed_runs > 0);
-        Self { blob, key, tries: Tries::default(), is_retry }
+        Self { blob, key, tries: Tries::default(), is_retry, reached: Reached::default() }
     }
 }
 

@@ -285,11 +285,11 @@ impl<'a> Rewriter<'a> {
                 match known.kind {
                     Kind::Text => self.text(value, out),
                     Kind::Object => {
-                        self.may_be_named(known, level)?;
+                        self.may_be_named(known)?;
                         named(value, out);
                     }
                     Kind::List => {
-                        self.may_be_named(known, level)?;
+                        self.may_be_named(known)?;
                         out.push(b'[');
                         named(value, out);
                         out.push(b']');
@@ -351,7 +351,7 @@ impl<'a> Rewriter<'a> {
             return Ok(());
         }
         if has_text && known.kind.is_objects() {
-            self.may_be_named(known, level)?;
+            self.may_be_named(known)?;
         }
         self.arrays += 1;
         let place = self.place.len();
@@ -377,9 +377,9 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Whether text may become `{"Name":"…"}` at a path that holds objects.
-    fn may_be_named(&self, path: Path, level: usize) -> Result<(), Stop> {
+    fn may_be_named(&self, path: Path) -> Result<(), Stop> {
         let name = self.known(path.id, "Name", Kind::Text)?;
-        if name.kind.is_objects() || level == MAX_NAME_LEVELS { Err(Stop::Move) } else { Ok(()) }
+        if name.kind.is_objects() { Err(Stop::Move) } else { Ok(()) }
     }
 
     /// Writes text where text belongs.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ureq::http::Response;
+use ureq::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use ureq::http::{Response, Version};
 use ureq::{Body, BodyReader, Timeout};
 use zeroize::Zeroizing;
 
@@ -30,6 +31,7 @@ pub struct Answer {
     /// The header `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
     body: Body,
+    has_known_end: bool,
     host: String,
     /// How long it may be silent, or take.
     limit: Duration,
@@ -67,15 +69,26 @@ impl Answer {
     /// The body as a stream.
     #[must_use]
     pub fn into_reader(self) -> Content {
-        Content { body: self.body.into_reader(), limit: self.limit, shut: self.shut }
+        let Self { body, has_known_end, limit, shut, .. } = self;
+        Content { body: body.into_reader(), has_known_end, limit, shut }
     }
 }
 
 /// The body of an answer. Its error is of the kind `TimedOut` where that takes too long.
 pub struct Content {
     body: BodyReader<'static>,
+    has_known_end: bool,
     limit: Duration,
     shut: Arc<AtomicBool>,
+}
+
+impl Content {
+    /// Whether a body that ends without an error is known to be whole: by its length, its chunks or
+    /// its compression, and not only by the end of the connection.
+    #[must_use]
+    pub fn has_known_end(&self) -> bool {
+        self.has_known_end
+    }
 }
 
 impl fmt::Debug for Content {
@@ -122,9 +135,26 @@ pub(super) fn answer(
         date,
         next_page: next_page.map(str::to_owned),
         retry_after,
+        has_known_end: has_known_end(&response),
         body: response.into_body(),
         host,
         limit,
         shut,
     }
+}
+
+/// Whether the end of an answer is told apart from a connection that breaks off.
+///
+/// ureq removes `Content-Length` and `Content-Encoding` where it decompresses, so a head with neither of
+/// them is judged by its connection: a server that marks the end by closing it says so, or speaks
+/// HTTP/1.0.
+fn has_known_end(response: &Response<Body>) -> bool {
+    let headers = response.headers();
+    let closes = || {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|it| it.trim().eq_ignore_ascii_case("close"))
+    };
+    headers.contains_key(CONTENT_LENGTH)
+        || headers.contains_key(TRANSFER_ENCODING)
+        || (response.version() >= Version::HTTP_11 && !closes())
 }

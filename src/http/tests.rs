@@ -233,3 +233,23 @@ fn what_is_no_http_may_go_better_in_a_moment() {
     assert!(fault.text.starts_with("what 127.0.0.1 answers can't be read as HTTP ("), "{fault:?}");
     assert_eq!(fault.again, Again::Soon);
 }
+
+#[test]
+fn a_body_is_known_to_be_whole_by_its_length_its_chunks_or_its_compression() {
+    // "[]", compressed.
+    let gzip: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\x02\x03\x8b\x8e\x05\0\x29\xbb\x4c\x0d\x02\0\0\0";
+    let table: [(&str, &[u8], bool); 6] = [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n", b"[]", true),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n", b"[]", true),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", b"2\r\n[]\r\n0\r\n\r\n", true),
+        ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 22\r\n", gzip, true),
+        ("HTTP/1.0 200 OK\r\n", b"[]", false),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\n", b"[]", false),
+    ];
+    for (head, body, known) in table {
+        let says = [head.as_bytes(), b"\r\n", body].concat();
+        let url = format!("http://{}/", host(says.leak()));
+        let answer = http(Timeouts::default()).send(&url, None, Payload::Stream).unwrap();
+        assert_eq!(answer.into_reader().has_known_end(), known, "{head}");
+    }
+}

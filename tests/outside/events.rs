@@ -196,7 +196,7 @@ fn what_is_left_out_is_counted_once_however_often_its_blob_is_fetched() {
     assert_eq!(site.stream(GENERAL)["excluded"], 7);
     // Even one that nothing can be remembered by.
     let blob =
-        Blob::raw(site.now() - Duration::minutes(3), r#"[{"Id":"11"},{"Operation":"Noise"}!]"#);
+        Blob::raw(site.now() - Duration::minutes(3), r#"[{"Id":"11"},{"Operation":"Noise"}"#);
     site.simulator.publish(TENANT, GENERAL, blob);
     assert_eq!((site.poll().ids(), site.poll().text()), (vec!["11".to_owned()], String::new()));
     assert_eq!(site.stream(GENERAL)["excluded"], 7);
@@ -207,7 +207,7 @@ fn events_with_long_ids_come_once_though_their_blob_breaks_off() {
     let site = Site::new();
     site.configure_one("");
     let long = "q".repeat(5000);
-    let body = format!(r#"[{{"Id":"1"}},{{"Id":"{long}"}}!]"#);
+    let body = format!(r#"[{{"Id":"1"}},{{"Id":"{long}"}}"#);
     let blob = Blob::raw(site.now() - Duration::minutes(3), body);
     site.simulator.publish(TENANT, GENERAL, blob);
     assert_eq!(site.poll().ids(), ["1", &long]);

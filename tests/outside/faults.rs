@@ -196,10 +196,25 @@ const MATRIX: &[Row] = {
         (Fetch, Once, Holds(r#"[{"Id":"1"},{"a":tru}]"#), (0, &["1", "2"], GAP), NOTHING),
         (Fetch, Once, Large, (0, &["1", "2"], GAP), NOTHING),
         (Fetch, Once, Holds("[]"), (0, &["2"], &[]), NOTHING),
-        // One that is cut or damaged for good keeps waiting, as it may get better.
+        // Punctuation that is missing, wrong or too much costs nothing, nor do NULs.
+        (Fetch, Once, Holds(r#"[{"Id":"1"}{"Id":"x"}]"#), (0, &["1", "2", "x"], &[]), NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"} {"Id":"x"}]"#), (0, &["1", "2", "x"], &[]), NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"}][{"Id":"x"}]"#), (0, &["1", "2", "x"], &[]), NOTHING),
+        (Fetch, Once, Holds("[{\"Id\":\"1\"}]\r\n[{\"Id\":\"x\"}]"), (0, &["1", "2", "x"], &[]), NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"},]"#), ALL, NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"}],"#), ALL, NOTHING),
+        (Fetch, Once, Holds("[{\"Id\":\"1\"}]\0\0\0"), ALL, NOTHING),
+        (Fetch, Once, Holds("[{\"Id\":\"1\"},\0\0]"), ALL, NOTHING),
+        // A record that is not JSON costs only itself.
+        (Fetch, Once, Holds(r#"[{"a":{},{"Id":"1"},{"Id":"x"}]"#), (0, &["1", "2", "x"], GAP), NOTHING),
+        (Fetch, Once, Holds(r#"[{"a":1,{"Id":"1"},{"Id":"x"}]"#), (0, &["1", "2", "x"], GAP), NOTHING),
+        (Fetch, Once, Holds(r#"[{"a":"b},{"Id":"1"},{"Id":"x"}]"#), (0, &["1", "2", "x"], GAP), NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"},{"a":[{"Id":"y" 1},{"Id":"z"}]},{"Id":"x"}]"#), (0, &["1", "2", "x"], GAP), NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"},{"Id":"x"]"#), (0, &["1", "2"], GAP), NOTHING),
+        (Fetch, Once, Holds(r#"[{"Id":"1"},{"Id":"x]"#), (0, &["1", "2"], GAP), NOTHING),
+        // A body that is cut keeps waiting, as it may get better.
         (Fetch, Once, Holds(r#"[{"Id":"1"},{"Id":"#), (1, &["1", "2"], &[]), FAILED),
-        (Fetch, Once, Holds(r#"[{"Id":"1"},]"#), (1, &["1", "2"], &[]), FAILED),
-        (Fetch, Once, Holds(r#"[{"Id":"1"} {"Id":"x"}]"#), (1, &["1", "2"], &[]), FAILED),
+        (Fetch, Once, Holds(r#"[{"Id":"1"}{"Id":"x"}"#), (1, &["1", "2", "x"], &[]), FAILED),
     ]
 };
 

@@ -280,6 +280,79 @@ fn a_blob_that_breaks_off_is_not_written_twice() {
 }
 
 #[test]
+fn records_without_an_id_of_a_blob_that_breaks_off_are_written_once_in_a_run() {
+    // Which records have an Id; some are no objects, some are left out.
+    for (name, has_id) in [("none", 0), ("every tenth", 10), ("all", 1)] {
+        let site = Site::new();
+        site.configure(
+            "<only_future_events>no</only_future_events>\
+             <exclude><operation>no</operation></exclude>",
+        );
+        let filler = "x".repeat(100);
+        let element = |n: usize| {
+            let id = if has_id > 0 && n.is_multiple_of(has_id) {
+                format!(r#""Id":"{n}","#)
+            } else {
+                String::new()
+            };
+            match n % 7 {
+                3 => "7".to_owned(),
+                5 => format!(r#"{{{id}"Operation":"no","n":"{n}"}}"#),
+                _ => format!(r#"{{{id}"n":"{n}","filler":"{filler}"}}"#),
+            }
+        };
+        let elements: Vec<_> = (0..3000).map(element).collect();
+        let body = format!("[{}]", elements.join(","));
+        let blob = Blob::raw(site.now() - Duration::hours(1), body);
+        let id = site.simulator.publish(TENANT, GENERAL, blob);
+        for bytes in [20_000, 180_000, 190_000] {
+            site.simulator.fault(Fault::on(Call::Fetch).content_id(&id).cut(bytes));
+        }
+        let run = site.poll_well();
+        let numbers: Vec<_> =
+            run.events().iter().filter_map(|e| e["n"].as_str().map(str::to_owned)).collect();
+        let expected: Vec<_> =
+            (0..3000).filter(|n| !matches!(n % 7, 3 | 5)).map(|n: usize| n.to_string()).collect();
+        assert!(numbers == expected, "{name}: {} of {}", numbers.len(), expected.len());
+        let lost = (0..3000).filter(|n| n % 7 == 3).count();
+        assert_eq!(run.notices().len(), lost, "{name}");
+        let excluded = (0..3000).filter(|n| n % 7 == 5).count();
+        assert!(
+            site.log().contains(&format!("left out by <exclude>: {excluded}")),
+            "{name} {}",
+            site.log()
+        );
+    }
+}
+
+#[test]
+fn records_without_an_id_come_again_in_the_next_run() {
+    let site = Site::new();
+    let elements: Vec<_> = (0..2000)
+        .map(|n| match n {
+            500 => r#"{"Id":"500","n":"500"}"#.to_owned(),
+            _ => format!(r#"{{"n":"{n}","filler":"{}"}}"#, "x".repeat(100)),
+        })
+        .collect();
+    let blob = Blob::raw(site.now() - Duration::hours(1), format!("[{}]", elements.join(",")));
+    let id = site.simulator.publish(TENANT, GENERAL, blob);
+    site.simulator.fault(Fault::on(Call::Fetch).content_id(&id).times(5).cut(150_000));
+    let numbers = |run: &crate::harness::Run| -> Vec<usize> {
+        let number = |event: &Value| event["n"].as_str()?.parse().ok();
+        run.events().iter().filter_map(number).collect()
+    };
+    let run = site.poll();
+    assert_eq!(run.code, Some(1));
+    let first = numbers(&run);
+    assert_eq!(first, (0..first.len()).collect::<Vec<_>>(), "each once in a run");
+    assert!(first.len() > 600, "{}", first.len());
+    let state = &site.stream(GENERAL)["waiting"][0];
+    assert_eq!((&state["written"], &state["last_id"]), (&json!(501), &json!("\"500\"")));
+    // From behind the last record that has an Id.
+    assert_eq!(numbers(&site.poll_well()), (501..2000).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_blob_that_changed_since_it_was_begun_is_written_whole() {
     let site = Site::new();
     let records: Vec<_> = (0..2000).map(|n| record(&format!("{n:04}"))).collect();

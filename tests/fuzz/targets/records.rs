@@ -22,6 +22,8 @@ const MOST_LEVELS: usize = 100;
 
 /// What the splitter holds besides an element.
 const BUFFER: usize = 160 << 10;
+/// How far it looks ahead for the end of a broken record.
+const LOOKAHEAD: usize = 128 << 10;
 /// How much of a body that is no array it shows at least.
 const BEGINNING: usize = 32 << 10;
 
@@ -30,34 +32,53 @@ fuzz_target!(|input: &[u8]| {
     let content_type = dice.pick(&ContentType::ALL);
     check_line(input, content_type);
     let body = &blown_up(input)[..];
-    let whole = split(Pieces::new(body, vec![usize::MAX]), body.len());
+    let whole = split(Pieces::new(body, vec![usize::MAX]), body.len(), false);
     check_against_serde_json(body, &whole);
     for part in &whole.parts {
-        let Part::Record(record) = part else { panic!("nothing is larger than the body") };
-        check_line(record, content_type);
+        if let Part::Record(record) = part {
+            check_line(record, content_type);
+        }
     }
+    let resumed = split(Pieces::new(body, vec![usize::MAX]), body.len(), true);
+    check_resumed(body, &resumed, &whole);
 
     // Blown up, smaller pieces would only take their time.
     let smallest = if body.len() > input.len() { 500 } else { 1 };
     let sizes: Vec<usize> = (0..4).map(|_| smallest + dice.size_below(3 * smallest)).collect();
-    assert_eq!(split(Pieces::new(body, vec![smallest]), body.len()), whole);
-    assert_eq!(split(Pieces::new(body, sizes.clone()), body.len()), whole);
-
     let limit = dice.size_below(if body.len() > BUFFER { body.len() } else { 40 });
-    let limited = split(Pieces::new(body, sizes.clone()), limit);
-    let expected = whole.parts.iter().map(|part| part.within(limit)).collect();
-    assert_eq!(limited, Split { parts: expected, end: whole.end.clone() });
+    for (known_end, same) in [(false, &whole), (true, &resumed)] {
+        assert_eq!(split(Pieces::new(body, vec![smallest]), body.len(), known_end), *same);
+        assert_eq!(split(Pieces::new(body, sizes.clone()), body.len(), known_end), *same);
+        let limited = split(Pieces::new(body, sizes.clone()), limit, known_end);
+        let large = split(Pieces::new(body, vec![usize::MAX]), limit, known_end);
+        assert_eq!(limited, large);
+        // In a broken record, what is larger than the limit is not recognized as a record.
+        if !same.parts.iter().any(|part| matches!(part, Part::Malformed(_)))
+            && matches!(same.end, End::Whole | End::Cut)
+            && whole.end == End::Whole
+        {
+            let expected = same.parts.iter().map(|part| part.within(limit)).collect();
+            assert_eq!(limited, Split { parts: expected, end: same.end.clone() });
+        }
+    }
 
     let until = dice.size_below(body.len() + 1);
-    let cut = split(Pieces::new(&body[..until], sizes.clone()), body.len());
+    let cut = split(Pieces::new(&body[..until], sizes.clone()), body.len(), false);
+    let mut breaking = Pieces::new(&body[..until], sizes.clone());
+    breaking.then_breaks = true;
+    let broken = split(breaking, body.len(), false);
+    // What follows a string is awaited, so that its end is known.
+    assert!(cut.parts.starts_with(&broken.parts) && cut.parts.len() <= broken.parts.len() + 1);
     let mut breaking = Pieces::new(&body[..until], sizes);
     breaking.then_breaks = true;
-    let broken = split(breaking, body.len());
-    assert_eq!(broken.parts, cut.parts);
+    let broken_off = split(breaking, body.len(), true);
+    assert!(resumed.parts.starts_with(&broken_off.parts), "a retry numbers them in the same way");
     match cut.end {
         End::Whole | End::Cut => assert_eq!(broken.end, End::Read),
         // The mark of a byte order is waited for.
         _ if until < 3 => {}
+        // So is what follows a bracket that nothing has opened.
+        End::Malformed(_) if broken.end == End::Read => {}
         other => assert_eq!(broken.end, other),
     }
 });
@@ -128,14 +149,23 @@ struct Split {
 enum Part {
     Record(Vec<u8>),
     TooLarge(u64),
+    Malformed(u64),
 }
 
 impl Part {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Record(bytes) => bytes.len() as u64,
+            Self::TooLarge(size) | Self::Malformed(size) => *size,
+        }
+    }
+
     fn within(&self, limit: usize) -> Self {
         match self {
             Self::Record(bytes) if bytes.len() <= limit => Self::Record(bytes.clone()),
             Self::Record(bytes) => Self::TooLarge(bytes.len() as u64),
             Self::TooLarge(size) => Self::TooLarge(*size),
+            Self::Malformed(size) => Self::Malformed(*size),
         }
     }
 }
@@ -149,16 +179,17 @@ enum End {
     Malformed(u64),
 }
 
-fn split(mut pieces: Pieces<'_>, limit: usize) -> Split {
+fn split(mut pieces: Pieces<'_>, limit: usize, known_end: bool) -> Split {
     let body = pieces.rest;
     let mut parts = Vec::new();
     let mut buffer = Vec::new();
-    let mut records = Records::new(&mut pieces, limit, &mut buffer);
+    let mut records = Records::new(&mut pieces, limit, &mut buffer).with_known_end(known_end);
     let end = loop {
         assert!(parts.len() <= body.len(), "an element has a byte at least");
         match records.next_element() {
             Ok(Some(Element::Record(bytes))) => parts.push(Part::Record(bytes.to_vec())),
             Ok(Some(Element::TooLarge(size))) => parts.push(Part::TooLarge(size)),
+            Ok(Some(Element::Malformed(size))) => parts.push(Part::Malformed(size)),
             Ok(Some(Element::Taken)) => panic!("nothing is offered"),
             Ok(None) => {
                 assert!(matches!(records.next_element(), Ok(None)), "the end stays the end");
@@ -179,8 +210,22 @@ fn split(mut pieces: Pieces<'_>, limit: usize) -> Split {
         }
     };
     // The buffer doubles when it is full of an element that may still be within the limit.
-    assert!(pieces.most <= BUFFER.max(2 * limit), "{} held for {limit}", pieces.most);
+    let most = 2 * (BUFFER + LOOKAHEAD + limit);
+    assert!(pieces.most <= most, "{} held for {limit}", pieces.most);
     Split { parts, end }
+}
+
+/// What is made of a body that is known to be whole, against what is made of one that may be cut.
+fn check_resumed(body: &[u8], resumed: &Split, whole: &Split) {
+    let size: u64 = resumed.parts.iter().map(Part::size).sum();
+    assert!(size <= body.len() as u64, "no byte belongs to two elements");
+    match whole.end {
+        End::Malformed(_) | End::Cut => {
+            assert!(resumed.parts.starts_with(&whole.parts));
+            assert!(matches!(resumed.end, End::Whole | End::Cut));
+        }
+        _ => assert_eq!(resumed, whole),
+    }
 }
 
 fn check_against_serde_json(body: &[u8], whole: &Split) {
