@@ -285,11 +285,11 @@ impl<'a> Rewriter<'a> {
                 match known.kind {
                     Kind::Text => self.text(value, out),
                     Kind::Object => {
-                        self.may_be_named(known)?;
+                        self.may_be_named(known, level)?;
                         named(value, out);
                     }
                     Kind::List => {
-                        self.may_be_named(known)?;
+                        self.may_be_named(known, level)?;
                         out.push(b'[');
                         named(value, out);
                         out.push(b']');
@@ -351,7 +351,7 @@ impl<'a> Rewriter<'a> {
             return Ok(());
         }
         if has_text && known.kind.is_objects() {
-            self.may_be_named(known)?;
+            self.may_be_named(known, level)?;
         }
         self.arrays += 1;
         let place = self.place.len();
@@ -377,7 +377,10 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Whether text may become `{"Name":"…"}` at a path that holds objects.
-    fn may_be_named(&self, path: Path) -> Result<(), Stop> {
+    fn may_be_named(&self, path: Path, level: usize) -> Result<(), Stop> {
+        if level == MAX_NAME_LEVELS {
+            return Err(Stop::Move);
+        }
         let name = self.known(path.id, "Name", Kind::Text)?;
         if name.kind.is_objects() { Err(Stop::Move) } else { Ok(()) }
     }

@@ -54,7 +54,7 @@ fn nothing_in_a_record_can_break_its_line() {
     let run = site.poll_well();
     assert_eq!(run.ids(), ["1", "2"]);
     let text = run.text();
-    assert!(text.contains(r#"{"Id":"1","t":"a\u000ab\u0000c\u001b","u":"x�y","#), "{text}");
+    assert!(text.contains(r#"{"Id":"1","t":"a\u000ab\ufffdc\u001b","u":"x�y","#), "{text}");
     let lost: Vec<_> =
         run.notices().iter().map(|n| n["response"].as_str().unwrap().to_owned()).collect();
     assert_eq!(lost.len(), 3);

@@ -109,8 +109,8 @@ fn every_event_is_one_that_wazuh_can_read_and_index() {
         format!("INFO: {TENANT} {GENERAL}: events too long for Wazuh: 3 of 8; what was shortened");
     assert!(site.log().contains(&told), "{}", site.log());
     let object = event("object");
-    let text: Value = serde_json::from_str(object["Object"].as_str().unwrap()).unwrap();
-    assert_eq!((&text["k299"], &object["Other"]["b"]), (&json!(299), &json!(2)));
+    let moved: Value = serde_json::from_str(object["Overflow"].as_str().unwrap()).unwrap();
+    assert_eq!((&moved["Object"]["k299"], &object["Other"]["b"]), (&json!(299), &json!(2)));
     assert!(run.notices().is_empty() && site.poll_well().text().is_empty());
 }
 

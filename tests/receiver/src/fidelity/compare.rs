@@ -314,7 +314,9 @@ impl<'a> Comparison<'a> {
             let fault = missing.into_iter().map(|(_, fault)| fault).find(|fault| !fault.is_empty());
             return Err(fault.unwrap_or_else(|| format!("{} was added", at.member(name).path)));
         }
-        if let Some(name) = siblings.wrong_winner(&found) {
+        // What is left of a cut value may be taken for that of another one.
+        let winner = siblings.wrong_winner(&found).filter(|_| !self.is_cut());
+        if let Some(name) = winner {
             return Err(format!("{} is the wrong one of several", at.member(name).path));
         }
         self.missing(&siblings, &found, missing, at, place)
@@ -449,7 +451,9 @@ impl<'a> Comparison<'a> {
         let kinds = || [Some(own), self.expected.kinds].into_iter().flatten();
         let below = format!("{}.Name", at.dotted);
         let parent = at.dotted.len() - name.len();
-        has_text(value) && kinds().any(|kinds| kinds.holds_objects(&below))
+        // On the last level there is no room for a `Name`.
+        has_text(value) && at.level == MAX_LEVEL
+            || has_text(value) && kinds().any(|kinds| kinds.holds_objects(&below))
             || name
                 .match_indices('.')
                 .any(|(dot, _)| kinds().any(|kinds| kinds.holds_text(&at.dotted[..parent + dot])))
@@ -586,8 +590,9 @@ fn listed(truncated: &Json) -> Option<Vec<String>> {
 fn covers(truncated: &[String], path: &str) -> bool {
     truncated.iter().any(|entry| {
         let below = path.strip_prefix(entry.as_str());
-        entry == AND_OTHERS
-            || below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        // A long path is cut itself.
+        let begins = entry.strip_suffix(AND_OTHERS).is_some_and(|begin| path.starts_with(begin));
+        begins || below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     })
 }
 
