@@ -14,6 +14,7 @@ mod faults;
 mod handover;
 mod harness;
 mod host;
+mod kinds;
 mod leaks;
 mod manners;
 mod notices;
