@@ -18,7 +18,7 @@ use crate::timestamp::{HOUR, Timestamp};
 use crate::words::excerpt;
 
 /// Microsoft's documented schema and what was seen in the field.
-const TABLE: &str = include_str!("kinds.txt");
+pub(super) const TABLE: &str = include_str!("kinds.txt");
 
 /// So many paths outside the table are known at most. An index takes 10,000 fields, of which 688 are
 /// Wazuh's own.
@@ -51,7 +51,7 @@ impl Kind {
 }
 
 /// The number of the first path that is learned; those of the table are below.
-const FIRST_LEARNED: u32 = 4096;
+pub(super) const FIRST_LEARNED: u32 = 4096;
 
 /// A path, by its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod received;
 mod size;
+mod table;
 
 use serde_json::Value;
 

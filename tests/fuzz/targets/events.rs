@@ -1,39 +1,78 @@
-//! Whole blobs on their way to lines: whatever is in them, what comes out is what Wazuh and its indexer
-//! take, and nothing of it needs a second repair.
+//! Blobs of records of one HOME on their way to the index. The model of the receiver judges every line:
+//! Wazuh raises an alert with all that was sent, and no event makes the index reject another.
 
 #![no_main]
 
-use std::fmt;
-
 use libfuzzer_sys::fuzz_target;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use wazuh_receiver::decoder::decode;
+use wazuh_receiver::fidelity::{self, Expected, MAX_LINE, judge, needs_no_repair};
+use wazuh_receiver::index::Index;
+use wazuh_receiver::json::{Json, Unreadable, parse, parse_as_sent};
 use wodle_office365::content::ContentType;
-use wodle_office365::event::{Exclude, Fate, Options, Unusable, append_line};
+use wodle_office365::event::{
+    Exclude, Fate, Kinds, Learning, LineMaker, MAX_LEARNED, Options, Saved, Unusable, id_of,
+};
+use wodle_office365::notice::{Kind, Notice};
 use wodle_office365::records::{Element, Records};
+use wodle_office365::timestamp::Timestamp;
 use wodle_office365_fuzz::Dice;
 
-/// The contract's.
-const LONGEST_LINE: usize = 64_512;
-const LONGEST_STRING: usize = 32_700;
-const MOST_FIELDS: usize = 256;
-
-const HEAD: &[u8] = br#"{"integration":"office365","office365":"#;
+const DAY: i64 = 86_400;
 
 fuzz_target!(|input: &[u8]| {
     let mut dice = Dice::of(input);
-    let content_type = dice.pick(&ContentType::ALL);
     let blob = blown_up(input);
-    // As a blob, and as a record that is none.
-    check(&blob, content_type);
+    let mut elements = vec![blob.clone()];
     let mut buffer = Vec::new();
-    let mut records = Records::new(&blob[..], 1 << 20, &mut buffer);
+    let mut records = Records::new(&blob[..], 1 << 20, &mut buffer).with_known_end(true);
     while let Ok(Some(element)) = records.next_element() {
         if let Element::Record(record) = element {
-            check(record, content_type);
+            elements.push(record.to_vec());
         }
     }
+
+    let [normalize, plain, filter, filter_plain] = options();
+    let (mut saved, mut sent) = (None, fidelity::Kinds::default());
+    let mut now = Timestamp::from_unix(1_800_000_000);
+    let mut index = Index::new();
+    let mut rest = &elements[..];
+    while !rest.is_empty() {
+        // One run: it reads what the last one saved.
+        let (run, next) = rest.split_at((1 + dice.size_below(12)).min(rest.len()));
+        rest = next;
+        let kinds =
+            Kinds::new(saved.clone().map(|bytes| Saved { bytes, name: String::new(), now }));
+        let mut run_of = Run {
+            normalize: LineMaker::new(&normalize, &kinds),
+            plain: LineMaker::new(&plain, &kinds),
+            filter: LineMaker::new(&filter, &kinds),
+            filter_plain: LineMaker::new(&filter_plain, &kinds),
+            kinds: &kinds,
+        };
+        for element in run {
+            if dice.below(8) == 0 {
+                let text = String::from_utf8_lossy(element);
+                add(&mut index, &Notice::new(Kind::Gap, "t", None, text).line(), true);
+            }
+            if let Some(line) = run_of.check(element, dice.pick(&ContentType::ALL), &mut sent) {
+                add(&mut index, &line, false);
+            }
+        }
+        saved = kinds.unsaved(now).or(saved);
+        let later = now.plus(i64::try_from(dice.below(60)).unwrap_or(0) * 3600);
+        if later.unix() / DAY != now.unix() / DAY {
+            index = Index::new();
+        }
+        now = later;
+    }
 });
+
+/// The options to try: `normalize` yes and no, then both with a filter.
+fn options() -> [Options; 4] {
+    let filter = vec![Exclude { operation: Some("Send".to_owned()), ..Exclude::default() }];
+    [(true, Vec::new()), (false, Vec::new()), (true, filter.clone()), (false, filter)]
+        .map(|(normalize, exclude)| Options { normalize, exclude })
+}
 
 /// `input` with much of something in place of each of the bytes 1 to 6, eight times at most: what is
 /// long enough to be repaired is too long to be found by chance.
@@ -63,133 +102,167 @@ fn blown_up(input: &[u8]) -> Vec<u8> {
     blob
 }
 
-fn check(record: &[u8], content_type: ContentType) {
-    let mut unusable = Vec::new();
-    for normalize in [true, false] {
-        let options = Options { normalize, exclude: Vec::new() };
-        let line = match line(record, content_type, &options) {
-            Ok(Some(line)) => line,
-            Ok(None) => panic!("nothing is to be left out"),
-            Err(why) => {
-                unusable.push(why);
-                continue;
-            }
+/// Adds a line to the day's index, which must take it.
+fn add(index: &mut Index, line: &[u8], is_notice: bool) {
+    let text = || String::from_utf8_lossy(line);
+    let line = line.strip_suffix(b"\n").unwrap();
+    let alert = decode(line).unwrap_or_else(|| panic!("not decoded: {}", text()));
+    assert_eq!(alert.is_notice(), is_notice, "{}", text());
+    assert!(alert.lost.is_empty() && alert.fields_cut == 0, "{:?}: {}", alert.lost, text());
+    index.add(&alert).unwrap_or_else(|why| panic!("{why}: {}", text()));
+}
+
+/// Makes lines in all ways, by the same kinds.
+struct Run<'a> {
+    normalize: LineMaker<'a>,
+    plain: LineMaker<'a>,
+    filter: LineMaker<'a>,
+    filter_plain: LineMaker<'a>,
+    kinds: &'a Kinds,
+}
+
+impl Run<'_> {
+    /// Checks the lines of an element, and returns the normalized one. There is none if the element
+    /// is not a record. `sent`: what records held so far.
+    fn check(
+        &mut self,
+        record: &[u8],
+        content_type: ContentType,
+        sent: &mut fidelity::Kinds,
+    ) -> Option<Vec<u8>> {
+        let json = parse_as_sent(record);
+        let is_excluded = json.as_ref().ok().map(is_excluded);
+        let learned = self.kinds.learned_paths();
+        let make = |maker: &mut LineMaker<'_>, learning| {
+            line(maker, record, content_type, learning)
         };
-        let text = line.strip_suffix(b"\n").unwrap();
-        assert!(text.len() <= LONGEST_LINE && !text.iter().any(|byte| *byte < b' '));
-        let subscription = format!(",\"Subscription\":\"{}\"}}}}", content_type.name());
-        let empty = format!("{{\"Subscription\":\"{}\"}}}}", content_type.name());
-        assert!(text.ends_with(subscription.as_bytes()) || text.ends_with(empty.as_bytes()));
-        let size: Size = match serde_json::from_slice(text) {
-            Ok(size) => size,
-            Err(error) => {
-                // Numbers that it can't hold are not repaired then.
-                assert!(!normalize && error.to_string().contains("number out of range"), "{error}");
-                assert!(serde_json::from_slice::<IgnoredAny>(text).is_ok());
-                Size::default()
+
+        // What is left out teaches nothing, nor does who may not learn.
+        let hesitant = make(&mut self.normalize, Learning::No);
+        assert_eq!(self.kinds.learned_paths(), learned);
+        let filtered = make(&mut self.filter, Learning::Yes);
+        if filtered == Ok(None) {
+            assert_eq!(self.kinds.learned_paths(), learned);
+        }
+        let normalized = make(&mut self.normalize, Learning::Yes);
+        let plain = make(&mut self.plain, Learning::No);
+        let filtered_plain = make(&mut self.filter_plain, Learning::No);
+        assert!(hesitant == normalized || hesitant == Err(Unusable::NewPath));
+        assert_eq!(make(&mut self.normalize, Learning::No), normalized, "it is the same again");
+        for (filtered, line) in [(filtered, &normalized), (filtered_plain, &plain)] {
+            match &filtered {
+                Ok(None) => assert!(line.is_ok() && is_excluded != Some(false)),
+                _ => assert!(filtered == *line && (is_excluded != Some(true))),
             }
+        }
+
+        let is_record = match &json {
+            Ok(json) => Some(matches!(json, Json::Object(_))),
+            Err(Unreadable::Invalid) => Some(false),
+            Err(Unreadable::TooDeep) => None,
         };
-        if normalize {
-            assert!(size.fields <= MOST_FIELDS, "{} fields", size.fields);
-            assert!(size.longest <= LONGEST_STRING, "a string of {} bytes", size.longest);
+        let (normalized, plain) = match (normalized, plain) {
+            (Ok(Some(normalized)), Ok(Some(plain))) => (normalized, plain),
+            (Err(why), Err(same)) if why == same => {
+                assert_ne!(is_record, Some(true), "{why:?}");
+                return None;
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_ne!(is_record, Some(false), "it is not a record");
+        let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+        if let Ok(json) = &json {
+            sent.note(json);
         }
-        let inner = text.strip_prefix(HEAD).unwrap();
-        let again = self::line(&inner[..inner.len() - 1], content_type, &options).unwrap().unwrap();
-        assert_eq!(String::from_utf8_lossy(&again), String::from_utf8_lossy(&line));
-        // What a filter leaves out is what it names.
-        let exclude = vec![Exclude { operation: Some("Send".to_owned()), ..Exclude::default() }];
-        let options = Options { normalize, exclude };
-        let left_out = self::line(record, content_type, &options).unwrap().is_none();
-        if let (true, Ok(event)) = (left_out, serde_json::from_slice::<Value>(text)) {
-            assert_eq!(event["office365"]["Operation"], "Send");
+        let expected = Expected {
+            subscription: content_type.name(),
+            paths_are_full: self.kinds.learned_paths() >= MAX_LEARNED,
+            kinds: Some(sent),
+        };
+        if let Err(why) = judge(record, &normalized[..normalized.len() - 1], expected) {
+            panic!("{why}\n{}\n{}", text(record), text(&normalized));
         }
+        check_plain(&plain, content_type);
+
+        // What needs no repair is copied.
+        let written = members_of(&normalized, content_type);
+        if let Ok(json) = &json
+            && (*json == written || needs_no_repair(json) && kinds_of(json) == kinds_of(&written))
+        {
+            assert_eq!(text(&normalized), text(&plain));
+        }
+        // No repair needs another one.
+        if written.get("Overflow").is_none() && written.get("Truncated").is_none() {
+            let inner = written.to_compact();
+            let again = line(&mut self.normalize, inner.as_bytes(), content_type, Learning::No);
+            let again = again.unwrap().unwrap();
+            assert_eq!(members_of(&again, content_type), written, "{}", text(&normalized));
+        }
+        Some(normalized)
     }
-    assert!(unusable.is_empty() || (unusable.len() == 2 && unusable[0] == unusable[1]));
 }
 
 /// The line; none where it is left out.
 fn line(
+    maker: &mut LineMaker<'_>,
     record: &[u8],
     content_type: ContentType,
-    options: &Options,
+    learning: Learning,
 ) -> Result<Option<Vec<u8>>, Unusable> {
     let mut out = b"before\n".to_vec();
-    let before = out.len();
-    let mut id = Vec::new();
-    let result = append_line(record, content_type, options, &mut id, &mut out);
-    let line = out.split_off(before);
+    let mut id = b"another".to_vec();
+    let result = maker.append_line(record, content_type, learning, &mut id, &mut out);
+    let line = out.split_off("before\n".len());
     assert_eq!(out, b"before\n");
     let fate = result.inspect_err(|_| assert!(line.is_empty()))?;
-    assert!(id.is_empty() || serde_json::from_slice::<IgnoredAny>(&id).is_ok());
-    if fate == Fate::Excluded {
-        assert!(line.is_empty());
-        return Ok(None);
-    }
+    assert_eq!(id_of(record).unwrap_or_default(), id, "as a resumed blob looks for it");
+    assert_eq!(line.is_empty(), fate == Fate::Excluded);
     let lists = line.windows(13).any(|window| window == b"\"Truncated\":[");
-    assert!(fate == Fate::Whole || lists);
-    Ok(Some(line))
+    assert!(lists || fate != Fate::Shortened);
+    Ok((fate != Fate::Excluded).then_some(line))
 }
 
-/// The fields that Wazuh's decoder makes of a value, and its longest string.
-#[derive(Default)]
-struct Size {
-    fields: usize,
-    longest: usize,
+/// Checks a line with `normalize` no.
+fn check_plain(line: &[u8], content_type: ContentType) {
+    assert!(line.len() <= MAX_LINE + 1);
+    let Json::Object(members) = members_of(line, content_type) else { panic!("no object") };
+    assert!(members.iter().all(|(name, _)| name.split('.').next() != Some("actor")));
+    assert!(!has_nul(&Json::Object(members)));
 }
 
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Measure)
-    }
-}
-
-struct Measure;
-
-impl<'de> Visitor<'de> for Measure {
-    type Value = Size;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Size, E> {
-        Ok(Size { fields: 1, longest: 0 })
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Size, E> {
-        self.visit_unit()
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Size, E> {
-        self.visit_unit()
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Size, E> {
-        self.visit_unit()
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Size, E> {
-        self.visit_unit()
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
-        Ok(Size { fields: usize::from(!text.is_empty()), longest: text.len() })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Size, A::Error> {
-        let mut longest = 0;
-        while let Some(item) = items.next_element::<Size>()? {
-            longest = longest.max(item.longest);
+fn has_nul(value: &Json) -> bool {
+    match value {
+        Json::String(text) => text.contains('\0'),
+        Json::Array(items) => items.iter().any(has_nul),
+        Json::Object(members) => {
+            members.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
         }
-        Ok(Size { fields: 1, longest })
+        _ => false,
     }
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Size, A::Error> {
-        let mut size = Size::default();
-        while let Some((key, value)) = members.next_entry::<String, Size>()? {
-            size.fields += value.fields;
-            size.longest = size.longest.max(key.len()).max(value.longest);
-        }
-        Ok(size)
-    }
+/// The members of a line's record, but for the `Subscription` that we add. The line must be one line
+/// of JSON in the envelope.
+fn members_of(line: &[u8], content_type: ContentType) -> Json {
+    let text = line.strip_suffix(b"\n").unwrap();
+    assert!(!text.iter().any(|byte| *byte < b' '));
+    let Some(Json::Object(mut envelope)) = parse(text) else { panic!("not JSON") };
+    let Some((_, Json::Object(mut members))) = envelope.pop() else { panic!("no record") };
+    let subscription = Json::String(content_type.name().to_owned());
+    assert_eq!(members.pop(), Some(("Subscription".to_owned(), subscription)));
+    Json::Object(members)
+}
+
+fn kinds_of(record: &Json) -> fidelity::Kinds {
+    let mut kinds = fidelity::Kinds::default();
+    kinds.note(record);
+    kinds
+}
+
+/// Whether the filter names a record: it has one `Operation`, which is `Send`.
+fn is_excluded(record: &Json) -> bool {
+    let Json::Object(members) = record else { return false };
+    let mut operations = members.iter().filter(|(name, _)| name == "Operation");
+    let first = operations.next().and_then(|(_, value)| value.as_str());
+    first == Some("Send") && operations.next().is_none()
 }

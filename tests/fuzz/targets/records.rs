@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use wodle_office365::content::{ContentType, without_bom};
-use wodle_office365::event::{Fate, Options, Unusable, append_line};
+use wodle_office365::event::{Fate, Kinds, Learning, LineMaker, Options, Unusable};
 use wodle_office365::records::{Element, Records, SplitError};
 use wodle_office365_fuzz::Dice;
 
@@ -292,7 +292,9 @@ fn check_line(record: &[u8], content_type: ContentType) {
     let mut out = b"before\n".to_vec();
     let before = out.len();
     let mut found = Vec::new();
-    let result = append_line(record, content_type, &options, &mut found, &mut out);
+    let kinds = Kinds::default();
+    let mut maker = LineMaker::new(&options, &kinds);
+    let result = maker.append_line(record, content_type, Learning::No, &mut found, &mut out);
     assert!(out.starts_with(b"before\n"));
     let line = &out[before..];
     let text = repaired(record);

@@ -37,7 +37,7 @@ pub(super) const TEXT_PATHS: &[&str] = &[
 ];
 
 /// The kinds that were sent at each path, in any record. A path can be in both sets.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
     objects: HashSet<String>,
     text: HashSet<String>,
