@@ -27,9 +27,11 @@ lint:
 		$(CARGO) clippy --locked --manifest-path tests/fuzz/Cargo.toml --target-dir $(FUZZ_DIR) -- -D warnings; \
 	else echo "no C++ compiler, so nobody looks at tests/fuzz here"; fi
 
-# Prints what a run takes beside the budgets; BENCH=idle (latency, throughput, memory, growth) for a part.
+# Prints what a run takes beside the budgets; BENCH=idle (latency, throughput,
+# instructions, memory, growth) for a part.
 bench: build
-	@command -v curl >/dev/null || { echo "make bench needs curl (Debian: apt-get install curl)"; exit 1; }
+	@command -v curl >/dev/null && command -v valgrind >/dev/null || \
+		{ echo "make bench needs curl and valgrind (Debian: apt-get install curl valgrind)"; exit 1; }
 	$(CARGO) build --release --locked -p wodle-office365-bench
 	target/release/wodle-office365-bench $(BINARY) $(BENCH)
 

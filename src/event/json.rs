@@ -215,6 +215,16 @@ pub(super) fn containers_as_strings(text: &[u8], level: usize, out: &mut Vec<u8>
     }
 }
 
+/// The beginning of a text, `most` bytes at most: whole characters.
+pub(super) fn beginning(text: &[u8], most: usize) -> &[u8] {
+    let is_inside = |at: usize| text.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let mut end = most.min(text.len());
+    while end > 0 && is_inside(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or(text)
+}
+
 /// Appends any text as a JSON string.
 pub(super) fn quote_text(text: &str, out: &mut Vec<u8>) {
     // Writing to memory does not fail.

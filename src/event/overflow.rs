@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::MAX_STRING;
-use super::json::quote_text;
+use super::json::{beginning, quote_text};
 
 /// Of what was moved so much is looked at, in bytes; the string itself is a fraction of that.
 const MAX_BYTES: usize = 256 << 10;
@@ -55,6 +55,9 @@ impl<'a> Overflow<'a> {
             }
             quote_text(path, &mut text);
             text.push(b':');
+            // What is longer is cut off anyway.
+            let values: Vec<&[u8]> =
+                values.into_iter().map(|value| beginning(value, 2 * MAX_STRING)).collect();
             match &*values {
                 [value] => text.extend_from_slice(value),
                 values => text.extend([&b"["[..], &values.join(&b","[..]), b"]"].concat()),

@@ -8,15 +8,16 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::MAX_NAME_LEVELS;
 use super::fields::fields_of;
 use super::fit::Member;
-use super::json::{Items, Part, decoded, inside, quote, quote_text};
+use super::json::{Items, Part, beginning, cut, decoded, inside, quote, quote_text};
 use super::kinds::{Full, Kind, Kinds, Path, PathId, ROOT};
 use super::known_field::KnownField;
 use super::names::{first_segment, repaired};
 use super::overflow::Overflow;
+use super::shorten::MIN_ROOM;
 use super::value::{bare_address, first_address, number_token};
+use super::{MAX_LINE, MAX_NAME_LEVELS};
 
 /// The names that Wazuh's rules (0755-office365_rules.xml of 4.14) and its index template know, besides
 /// those that every record has.
@@ -25,6 +26,9 @@ const NAMES_IN_RULES: [&str; 5] =
 
 /// A longer name is moved, in bytes.
 const MAX_NAME: usize = 256;
+
+/// Of one string so many bytes are written at most, before its end is cut off.
+const MAX_TEXT: usize = 4 * MAX_LINE;
 
 const CLIENT_IP: &str = "ClientIP";
 const ADDRESS_PORT: &str = "ClientIPAddressPort";
@@ -241,7 +245,7 @@ impl<'a> Rewriter<'a> {
                 quote_text(name.get(segment..).unwrap_or_default(), &mut object);
                 object.extend([&b":"[..], value, b"}"].concat());
                 out.push(b':');
-                quote(&object, out);
+                string_of(&object, out);
                 return Ok(Some(key));
             }
             parent = known.id;
@@ -276,7 +280,7 @@ impl<'a> Rewriter<'a> {
                 if known.kind.is_objects() {
                     self.object(value, known, level, out)?;
                 } else {
-                    quote(value, out);
+                    string_of(value, out);
                 }
             }
             [b'[', ..] => self.array(value, parent, name, level, out)?,
@@ -347,7 +351,7 @@ impl<'a> Rewriter<'a> {
         let kind = if has_objects { Kind::List } else { Kind::Text };
         let known = self.known(parent, name, kind)?;
         if has_objects && !known.kind.is_objects() {
-            quote(array, out);
+            string_of(array, out);
             return Ok(());
         }
         if has_text && known.kind.is_objects() {
@@ -356,10 +360,17 @@ impl<'a> Rewriter<'a> {
         self.arrays += 1;
         let place = self.place.len();
         out.push(b'[');
+        // The bytes that the items take when they are shortened as far as they can be.
+        let mut least = 0;
         for (n, Part { value, .. }) in Items::of(array).enumerate() {
+            if least > MAX_LINE {
+                // The others are left out anyway.
+                break;
+            }
             if n > 0 {
                 out.push(b',');
             }
+            let start = out.len();
             match value {
                 b"null" => out.extend_from_slice(value),
                 [b'{', ..] => {
@@ -370,6 +381,7 @@ impl<'a> Rewriter<'a> {
                 _ if known.kind.is_objects() => named(value, out),
                 _ => self.text(value, out),
             }
+            least += 1 + (out.len() - start).min(MIN_ROOM);
         }
         out.push(b']');
         self.arrays -= 1;
@@ -390,11 +402,13 @@ impl<'a> Rewriter<'a> {
         if self.arrays > 0 {
             return string_of(value, out);
         }
-        let is_number = matches!(value.first(), Some(b'-' | b'0'..=b'9'));
-        let number = std::str::from_utf8(value).ok().filter(|_| is_number);
-        match number.and_then(number_token) {
-            Some(token) => out.extend_from_slice(token.as_bytes()),
-            None => out.extend_from_slice(value),
+        match value.first() {
+            Some(b't' | b'f') => out.extend_from_slice(value),
+            Some(b'-' | b'0'..=b'9') => {
+                let token = std::str::from_utf8(value).ok().and_then(number_token);
+                out.extend_from_slice(token.as_deref().map_or(value, str::as_bytes));
+            }
+            _ => string_of(value, out),
         }
     }
 
@@ -484,11 +498,16 @@ fn named(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Writes a value as a string: a number or a boolean as it is spelt, an array as its text.
+/// Writes a value as a string: a number or a boolean as it is spelt, an object or an array as its text.
 fn string_of(value: &[u8], out: &mut Vec<u8>) {
-    match value.first() {
-        Some(b'"') => out.extend_from_slice(value),
-        _ if value == b"null" => out.extend_from_slice(value),
-        _ => quote(value, out),
+    match value {
+        [b'"', inside @ .., b'"'] if value.len() > MAX_TEXT => {
+            let length = cut(inside, MAX_TEXT, usize::MAX);
+            out.push(b'"');
+            out.extend_from_slice(inside.get(..length).unwrap_or_default());
+            out.push(b'"');
+        }
+        [b'"', ..] | b"null" => out.extend_from_slice(value),
+        _ => quote(beginning(value, MAX_TEXT), out),
     }
 }

@@ -133,9 +133,8 @@ impl Run<'_> {
         let json = parse_as_sent(record);
         let is_excluded = json.as_ref().ok().map(is_excluded);
         let learned = self.kinds.learned_paths();
-        let make = |maker: &mut LineMaker<'_>, learning| {
-            line(maker, record, content_type, learning)
-        };
+        let make =
+            |maker: &mut LineMaker<'_>, learning| line(maker, record, content_type, learning);
 
         // What is left out teaches nothing, nor does who may not learn.
         let hesitant = make(&mut self.normalize, Learning::No);

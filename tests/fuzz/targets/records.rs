@@ -300,7 +300,7 @@ fn check_line(record: &[u8], content_type: ContentType) {
     let text = repaired(record);
     let Ok(members) = serde_json::from_str::<Members<'_>>(&text) else {
         let is_object = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
-        let why = if is_object { Unusable::Malformed } else { Unusable::NoObject };
+        let why = if is_object { Unusable::Malformed } else { Unusable::NotAnObject };
         assert_eq!((result, line.is_empty()), (Err(why), true));
         return;
     };

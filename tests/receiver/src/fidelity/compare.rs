@@ -151,8 +151,10 @@ impl<'a> Comparison<'a> {
         written: &mut Vec<Member>,
     ) -> Result<bool, String> {
         let is_sole = sent.iter().filter(|(name, _)| equality(name) == "clientip").count() == 1;
-        let bare =
-            written.iter().find(|(name, _)| name == "ClientIP").map(|(_, value)| value.clone());
+        // The repaired member may be moved like any other.
+        let moved = self.overflow.get("ClientIP").and_then(|moved| moved.first());
+        let bare = written.iter().find(|(name, _)| name == "ClientIP").map(|(_, value)| value);
+        let bare = bare.or(moved.map(|moved| &moved.value)).cloned();
         let original = written.iter().position(|(name, _)| name == "ClientIPAddressPort");
         let at = At::default().member("ClientIPAddressPort");
         for (_, value) in sent.iter_mut().filter(|(name, _)| name == "ClientIP") {
@@ -297,7 +299,7 @@ impl<'a> Comparison<'a> {
     ) -> Result<(), String> {
         let is_record = at.path.is_empty();
         let siblings = Siblings::new(sent, |name| {
-            name.len() <= MAX_NAME && !(is_record && is_reserved(name, self.port_is_added))
+            !name.is_long() && !(is_record && is_reserved(name.repaired, self.port_is_added))
         });
         let mut pairing = Pairing::new(written);
         let mut found = HashSet::new();
@@ -420,7 +422,7 @@ impl<'a> Comparison<'a> {
     /// Whether a member moves for its name, or for its number of fields.
     fn may_not_stay(&self, name: Name<'_>, value: &Json, at: &At) -> bool {
         let is_of_record = at.path == name.repaired;
-        name.sent.len().max(name.repaired.len()) > MAX_NAME
+        name.is_long()
             || is_of_record && is_reserved(name.repaired, self.port_is_added)
             || is_of_record && self.has_many_fields(value)
     }
@@ -478,6 +480,13 @@ struct Name<'a> {
     repaired: &'a str,
 }
 
+impl Name<'_> {
+    /// Whether the name is too long. `repaired` holds a run of U+FFFD as one.
+    fn is_long(self) -> bool {
+        self.sent.replace('\0', "\u{FFFD}").len() > MAX_NAME
+    }
+}
+
 /// The members of one object of the record.
 struct Siblings<'a> {
     sent: &'a [Member],
@@ -492,14 +501,16 @@ struct Siblings<'a> {
 }
 
 impl<'a> Siblings<'a> {
-    fn new(sent: &'a [Member], may_stay: impl Fn(&str) -> bool) -> Self {
+    fn new(sent: &'a [Member], may_stay: impl Fn(Name<'_>) -> bool) -> Self {
         let names: Vec<String> = sent.iter().map(|(name, _)| repair(name)).collect();
         let keys: Vec<String> = names.iter().map(|name| equality(name)).collect();
         let mut groups: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, key) in keys.iter().enumerate() {
             groups.entry(key.clone()).or_default().push(index);
         }
-        let may_stay = names.iter().map(|name| may_stay(name)).collect();
+        let may_stay = std::iter::zip(sent, &names)
+            .map(|((sent, _), repaired)| may_stay(Name { sent, repaired }))
+            .collect();
         Siblings { sent, names, keys, groups, may_stay }
     }
 
