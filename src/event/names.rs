@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 /// A name as the indexer takes it: not empty, no dot first, last or beside another, no blank segment
-/// between dots, no U+0000.
+/// between dots, no U+0000. One that is taken is borrowed.
 pub(super) fn repaired(name: &str) -> Cow<'_, str> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'@';
-    if !name.is_empty() && name.bytes().all(is_plain) {
-        return Cow::Borrowed(name);
-    }
     if name.is_empty() {
-        return Cow::Borrowed("_");
+        return Cow::Owned("_".to_owned());
+    }
+    // As most names are.
+    if name.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Cow::Borrowed(name);
     }
     if !name.contains('\0') && !name.split('.').any(|segment| segment.chars().all(is_blank)) {
         return Cow::Borrowed(name);

@@ -61,7 +61,7 @@ pub(super) fn rewrite<'a>(
     let (kept, address) = rewriter.record(members);
     let mut written = Vec::new();
     for member in kept {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(member.key.len() + member.value.len().min(MAX_LINE) + 16);
         let key = match &address {
             Some(address) if member.name == CLIENT_IP => {
                 text.extend_from_slice(format!("\"{CLIENT_IP}\":\"{address}\"").as_bytes());
@@ -70,7 +70,7 @@ pub(super) fn rewrite<'a>(
             _ => rewriter.member(&member, ROOT.id, 1, &mut text)?,
         };
         if let Some(key) = key {
-            let field = KnownField::of(text.get(..key).unwrap_or_default());
+            let field = KnownField::plain(member.name.as_bytes());
             let is_ours = address.is_some() && member.name == ADDRESS_PORT;
             written.push(Member { text, key, field, is_ours });
         }
@@ -109,10 +109,18 @@ struct Sent<'a> {
     key: &'a [u8],
     /// Decoded, as the indexer takes it.
     name: Cow<'a, str>,
+    /// Whether the name is dotted, and whether it is another one than was sent.
+    is_dotted: bool,
+    is_repaired: bool,
     value: &'a [u8],
 }
 
 impl Sent<'_> {
+    /// The name, or the first of the objects that a dotted one stands for.
+    fn first_segment(&self) -> &str {
+        if self.is_dotted { first_segment(&self.name) } else { &self.name }
+    }
+
     /// Whether Wazuh's decoder makes something of its value.
     fn is_kept_by_wazuh(&self) -> bool {
         fields_of(self.value) > 0
@@ -129,13 +137,13 @@ enum Stop {
 impl<'a> Rewriter<'a> {
     /// The members that the record keeps, and the bare address if its `ClientIP` has something around it.
     fn record(&mut self, members: &'a [u8]) -> (Vec<Sent<'a>>, Option<String>) {
-        let mut sent = read(members);
+        let mut sent = read_all(members);
         // Ours is written last.
         sent.retain(|member| member.name != SUBSCRIPTION);
         let client_ip = client_ip(&sent);
         let address = client_ip.and_then(bare_client_ip);
         let is_reserved = |member: &Sent<'_>| {
-            let first = first_segment(&member.name);
+            let first = member.first_segment();
             let is = |name: &str| first.eq_ignore_ascii_case(name);
             first == "actor"
                 || ["Overflow", "Truncated", SUBSCRIPTION].into_iter().any(is)
@@ -147,8 +155,8 @@ impl<'a> Rewriter<'a> {
         }
         let mut kept = self.distinct(others, true);
         if let Some(value) = client_ip.filter(|_| address.is_some()) {
-            let (key, name) = (&b"\"ClientIPAddressPort\""[..], Cow::Borrowed(ADDRESS_PORT));
-            kept.push(Sent { key, name, value });
+            let key = b"\"ClientIPAddressPort\"";
+            kept.push(read(key, value));
         }
         (kept, address)
     }
@@ -220,20 +228,20 @@ impl<'a> Rewriter<'a> {
         level: usize,
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, Stop> {
-        let Sent { key, name, value } = member;
+        let Sent { key, name, value, is_dotted, is_repaired } = member;
         if *value == b"null" && self.arrays == 0 {
             // It would become the text "null".
             return Ok(None);
         }
-        let dots = memchr::memchr_iter(b'.', name.as_bytes()).count();
-        let level = level + dots;
+        let dots = || memchr::memchr_iter(b'.', name.as_bytes()).filter(|_| *is_dotted);
+        let level = level + dots().count();
         if level > MAX_NAME_LEVELS {
             return Err(Stop::Move);
         }
         let start = out.len();
         let (mut parent, mut segment) = (parent, 0);
         // The objects that a dotted name stands for.
-        for end in memchr::memchr_iter(b'.', name.as_bytes()) {
+        for end in dots() {
             let known =
                 self.known(parent, name.get(segment..end).unwrap_or_default(), Kind::Object)?;
             segment = end + 1;
@@ -250,10 +258,10 @@ impl<'a> Rewriter<'a> {
             }
             parent = known.id;
         }
-        if decoded(key).as_deref() == Some(name) {
-            out.extend_from_slice(key);
-        } else {
+        if *is_repaired {
             quote_text(name, out);
+        } else {
+            out.extend_from_slice(key);
         }
         let key = out.len() - start;
         out.push(b':');
@@ -314,7 +322,7 @@ impl<'a> Rewriter<'a> {
     ) -> Result<(), Stop> {
         out.push(b'{');
         let mut first = true;
-        for member in self.distinct(read(inside(object)), false) {
+        for member in self.distinct(read_all(inside(object)), false) {
             let before = out.len();
             if !first {
                 out.push(b',');
@@ -428,15 +436,18 @@ impl<'a> Rewriter<'a> {
 }
 
 /// The members of an object.
-fn read<'a>(members: &'a [u8]) -> Vec<Sent<'a>> {
-    let sent = |Part { key, value, .. }: Part<'a>| {
-        let name = match decoded(key).unwrap_or_default() {
-            Cow::Borrowed(name) => repaired(name),
-            Cow::Owned(name) => Cow::Owned(repaired(&name).into_owned()),
-        };
-        Sent { key, name, value }
+fn read_all(members: &[u8]) -> Vec<Sent<'_>> {
+    Items::members(members).map(|Part { key, value, .. }| read(key, value)).collect()
+}
+
+fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Sent<'a> {
+    let spelt = decoded(key).unwrap_or_default();
+    let (name, is_repaired) = match repaired(&spelt) {
+        Cow::Owned(name) => (Cow::Owned(name), true),
+        Cow::Borrowed(_) => (spelt, false),
     };
-    Items::members(members).map(sent).collect()
+    let is_dotted = name.bytes().any(|byte| byte == b'.');
+    Sent { key, name, is_dotted, is_repaired, value }
 }
 
 /// Which of the members stay: of those of one name the first that Wazuh keeps, one in the spelling that
@@ -447,14 +458,11 @@ fn one_of_each_name(members: &[Sent<'_>], is_record: bool) -> Vec<bool> {
         NAMES_IN_RULES.contains(&name) || field.is_some_and(KnownField::is_mandatory)
     };
     let rank = |member: &Sent<'_>| {
-        (member.is_kept_by_wazuh(), is_record && in_rules(first_segment(&member.name)))
+        (member.is_kept_by_wazuh(), is_record && in_rules(member.first_segment()))
     };
     // Equal ones side by side, the one that stays first.
-    let mut order: Vec<(&str, usize, &Sent<'_>)> = members
-        .iter()
-        .enumerate()
-        .map(|(n, member)| (first_segment(&member.name), n, member))
-        .collect();
+    let mut order: Vec<(&str, usize, &Sent<'_>)> =
+        members.iter().enumerate().map(|(n, member)| (member.first_segment(), n, member)).collect();
     order.sort_by(|(a, n, one), (b, m, other)| {
         let lower = |byte: u8| byte.to_ascii_lowercase();
         let names = || a.bytes().map(lower).cmp(b.bytes().map(lower));
@@ -475,8 +483,8 @@ fn one_of_each_name(members: &[Sent<'_>], is_record: bool) -> Vec<bool> {
 
 /// The value of the `ClientIP` that stays.
 fn client_ip<'a>(members: &[Sent<'a>]) -> Option<&'a [u8]> {
-    let is_it = |m: &&Sent<'_>| first_segment(&m.name).eq_ignore_ascii_case(CLIENT_IP);
-    let rank = |m: &Sent<'_>| (m.is_kept_by_wazuh(), first_segment(&m.name) == CLIENT_IP);
+    let is_it = |m: &&Sent<'_>| m.first_segment().eq_ignore_ascii_case(CLIENT_IP);
+    let rank = |m: &Sent<'_>| (m.is_kept_by_wazuh(), m.first_segment() == CLIENT_IP);
     // Of equals the first.
     let stays = members.iter().filter(is_it).rev().max_by_key(|member| rank(member))?;
     (stays.name == CLIENT_IP).then_some(stays.value)

@@ -153,17 +153,19 @@ impl<'a> Comparison<'a> {
         let is_sole = sent.iter().filter(|(name, _)| equality(name) == "clientip").count() == 1;
         // The repaired member may be moved like any other.
         let moved = self.overflow.get("ClientIP").and_then(|moved| moved.first());
-        let bare = written.iter().find(|(name, _)| name == "ClientIP").map(|(_, value)| value);
-        let bare = bare.or(moved.map(|moved| &moved.value)).cloned();
+        let stays = written.iter().find(|(name, _)| name == "ClientIP").map(|(_, value)| value);
+        let bare = stays.or(moved.map(|moved| &moved.value)).cloned();
         let original = written.iter().position(|(name, _)| name == "ClientIPAddressPort");
         let at = At::default().member("ClientIPAddressPort");
         for (_, value) in sent.iter_mut().filter(|(name, _)| name == "ClientIP") {
             let Some((address, is_sure)) = client_address(value) else { continue };
-            if let (Some(original), Some(bare)) = (original, &bare)
+            // It may be in the part of `Overflow` that was cut off.
+            let cut_off = self.overflow_is_cut.then(|| Json::String(address.to_string()));
+            if let (Some(original), Some(bare)) = (original, bare.clone().or(cut_off))
                 && bare.as_str().and_then(|text| text.parse().ok()) == Some(address)
                 && self.value(value, &written[original].1, &at, Place::Quoted).is_ok()
             {
-                *value = bare.clone();
+                *value = bare;
                 written.remove(original);
                 return Ok(true);
             }
