@@ -46,7 +46,7 @@ fn text(found: &Trait, line: &[u8]) -> Option<String> {
     let value = std::str::from_utf8(line.get(at.clone())?).ok()?;
     match value.as_bytes().first()? {
         b'"' => serde_json::from_str(value).ok(),
-        b'-' | b'0'..=b'9' => Some(number_token(value).unwrap_or(value.to_owned())),
+        b'-' | b'0'..=b'9' => Some(number_token(value.as_bytes()).unwrap_or(value.to_owned())),
         _ => None,
     }
 }

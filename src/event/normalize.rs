@@ -15,9 +15,6 @@ use super::known_field::KnownField;
 use super::value::{bare_address, number_token};
 use super::{MAX_LEVELS, MAX_STRING, Unusable};
 
-/// Numbers of fewer characters, digits only, fit into 32 bits.
-const SHORT_NUMBER: usize = 10;
-
 /// An ordinary record has no more containers open in each other.
 const MAX_FRAMES: usize = 48;
 
@@ -660,11 +657,8 @@ impl<'a> Copy<'a> {
         if self.arrays > 0 {
             return self.quote(from..end);
         }
-        if number.len() >= SHORT_NUMBER || !number.iter().all(u8::is_ascii_digit) {
-            let token = std::str::from_utf8(number).ok().and_then(number_token);
-            if let Some(token) = token {
-                self.replace(from..end, &token);
-            }
+        if let Some(token) = number_token(number) {
+            self.replace(from..end, &token);
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+/// Shorter integers fit into 32 bits.
+const SHORT: usize = 10;
+
 /// Integers in exponent notation are written out up to so many digits.
 const MAX_DIGITS: usize = 40;
 
@@ -10,7 +13,17 @@ const MAX_DIGITS: usize = 40;
 /// (`1234567890123.000000`, `0.123457`), which loses digits. So the others are made strings here.
 ///
 /// `number` is a number by the JSON grammar.
-pub(super) fn number_token(number: &str) -> Option<String> {
+#[inline]
+pub(super) fn number_token(number: &[u8]) -> Option<String> {
+    // As most numbers are.
+    if number.len() < SHORT && number.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    respelt(std::str::from_utf8(number).ok()?)
+}
+
+#[inline(never)]
+fn respelt(number: &str) -> Option<String> {
     let token = match value_of(number) {
         Value::Small(integer) => integer.to_string(),
         Value::Large(digits) => format!("\"{digits}\""),
@@ -167,7 +180,11 @@ mod tests {
             (&wide, &wide_string),
         ];
         for (number, expected) in table {
-            assert_eq!(number_token(number).as_deref().unwrap_or(number), expected, "{number}");
+            assert_eq!(
+                number_token(number.as_bytes()).as_deref().unwrap_or(number),
+                expected,
+                "{number}"
+            );
         }
     }
 
@@ -236,7 +253,7 @@ mod tests {
                 Ok(value) => value.to_string(),
                 Err(_) => format!("\"{value}\""),
             };
-            let written = |number: &str| number_token(number).unwrap_or(number.to_owned());
+            let written = |number: &str| number_token(number.as_bytes()).unwrap_or(number.to_owned());
             prop_assert_eq!(&written(&value.to_string()), &expected);
             let factor = 10_i128.pow(u32::try_from(zeros).unwrap());
             if value % factor == 0 {
