@@ -70,7 +70,7 @@ pub(super) fn rewrite<'a>(
             _ => rewriter.member(&member, ROOT.id, 1, &mut text)?,
         };
         if let Some(key) = key {
-            let field = KnownField::plain(member.name.as_bytes());
+            let field = KnownField::plain(member.first_segment().as_bytes());
             let is_ours = address.is_some() && member.name == ADDRESS_PORT;
             written.push(Member { text, key, field, is_ours });
         }
