@@ -203,6 +203,7 @@ impl Collection {
             output,
             kinds,
             folder,
+            saving_kinds: Mutex::new(()),
             kinds_lost: AtomicBool::new(false),
             shared: Mutex::new(shared),
             for_workers: Condvar::new(),
@@ -218,7 +219,7 @@ impl Collection {
     /// [`finish`](Collection::finish) gives.
     pub fn run(&self, signals: Signals) {
         self.0.run_until_done(signals);
-        self.0.save_kinds();
+        self.0.save_kinds(true);
     }
 
     /// How far the backfills are.
@@ -254,7 +255,8 @@ struct Collector {
     output: Arc<Output>,
     kinds: Kinds,
     folder: Option<Folder>,
-    /// Whether what was learned of kinds could not be saved.
+    /// Held while they are saved, and whether that failed the last time.
+    saving_kinds: Mutex<()>,
     kinds_lost: AtomicBool,
     deadline: Instant,
     limits: Limits,
@@ -278,14 +280,21 @@ impl Collector {
         &self.run.clock
     }
 
-    /// Saves what was learned of the kinds of paths, if anything was since the last time.
-    fn save_kinds(&self) {
-        let (Some(folder), Some(bytes)) = (&self.folder, self.kinds.unsaved(self.clock().now()))
-        else {
+    /// Saves what was learned of the kinds of paths, if anything was since the last time. `durable`: for
+    /// the end of the machine as well.
+    fn save_kinds(&self, durable: bool) {
+        let Some(folder) = &self.folder else {
             return;
         };
-        if let Err(error) = folder.save_kinds(&bytes)
-            && !self.kinds_lost.swap(true, Ordering::Relaxed)
+        // A worker that was left behind may be saving: it saves the same.
+        let Ok(_saving) = self.saving_kinds.try_lock() else {
+            return;
+        };
+        let save = |bytes: &[u8]| folder.save_kinds(bytes, durable);
+        let saved = self.kinds.save(self.clock().now(), save);
+        let was_lost = self.kinds_lost.swap(saved.is_err(), Ordering::Relaxed);
+        if let Err(error) = saved
+            && !was_lost
         {
             log::error!(
                 "which kind of value each field holds can't be saved in {}: {error}. A later run may \

@@ -53,6 +53,9 @@ const MAX_NAME_LEVELS: usize = 16;
 /// Without `normalize` a container on this level becomes a string; Wazuh could not read the line.
 const MAX_LEVELS: usize = 100;
 
+/// Where `ClientIP` is kept as it was sent.
+const ADDRESS_PORT: &str = "ClientIPAddressPort";
+
 /// What is kept in memory from record to record, in bytes.
 const MAX_KEPT: usize = 2 * MAX_LINE;
 
@@ -175,7 +178,7 @@ impl<'a> LineMaker<'a> {
         let most = MAX_LINE - HEAD.len() - tail.map(<[u8]>::len).iter().sum::<usize>();
         let copied = self.ordinary(text, members + most, id, out)?;
         let (fate, length) = match copied {
-            Some(copied) if self.is_excluded(&copied, out) => (Fate::Excluded, copied.length),
+            Some(copied) if self.is_excluded(&copied, text) => (Fate::Excluded, copied.length),
             Some(copied) => (Fate::Whole, copied.length),
             None => {
                 out.truncate(members);
@@ -202,7 +205,7 @@ impl<'a> LineMaker<'a> {
         if !self.options.normalize {
             return Ok(None);
         }
-        let copied = match ordinary(text, self.kinds, &mut self.marks, out) {
+        let copied = match ordinary(text, self.kinds, &mut self.marks, out, end) {
             Ok(copied) => copied,
             Err(Stopped::Special) => return Ok(None),
             Err(Stopped::Unusable(why)) => return Err(why),
@@ -229,7 +232,7 @@ impl<'a> LineMaker<'a> {
         self.compact.clear();
         let copied = compact(text, &mut self.compact)?;
         check_utf8(text, &copied)?;
-        let fate = if self.is_excluded(&copied, &self.compact) {
+        let fate = if self.is_excluded(&copied, text) {
             Fate::Excluded
         } else if self.options.normalize {
             let learns = learning == Learning::Yes;
@@ -262,8 +265,8 @@ impl<'a> LineMaker<'a> {
         fit(&without_actor(&members), Limits { bytes: most, normalize: false }, out)
     }
 
-    fn is_excluded(&self, copied: &Copied, line: &[u8]) -> bool {
-        self.options.exclude.iter().any(|exclude| exclude.matches(&copied.traits, line))
+    fn is_excluded(&self, copied: &Copied, record: &[u8]) -> bool {
+        self.options.exclude.iter().any(|exclude| exclude.matches(&copied.traits, record))
     }
 }
 
@@ -298,7 +301,8 @@ pub fn as_kept(text: &str) -> Cow<'_, str> {
 
 fn set_id(id: &mut Vec<u8>, text: &[u8], copied: &Copied) {
     id.clear();
-    id.extend_from_slice(copied.id.clone().and_then(|id| text.get(id)).unwrap_or_default());
+    let value = copied.id.clone().and_then(|id| text.get(id)).filter(|value| *value != b"null");
+    id.extend_from_slice(value.unwrap_or_default());
 }
 
 fn as_utf8(record: &[u8]) -> Cow<'_, [u8]> {

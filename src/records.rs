@@ -12,8 +12,8 @@ mod shape;
 
 use std::io::{self, Read};
 
-use self::resync::{Broken, MAX_READ_AGAIN};
-use self::shape::{Progress, Shape, ends_scalar};
+use self::resync::{Broken, MAX_BLANKS, MAX_READ_AGAIN};
+use self::shape::{Progress, Shape, ends_scalar, is_white};
 use crate::content::without_bom;
 
 /// What a connection receives at once, in bytes.
@@ -89,6 +89,8 @@ pub struct Records<'a, R> {
     limit: usize,
     /// Whether the end of the body is known to be its end.
     has_known_end: bool,
+    /// Whether the array has ended, and something else than a further array follows it.
+    is_behind: bool,
     /// Whether the body has been read to its end.
     is_read: bool,
     /// The last byte read that is not white space or NUL.
@@ -121,6 +123,7 @@ impl<'a, R: Read> Records<'a, R> {
             place: Place::Before,
             limit,
             has_known_end: false,
+            is_behind: false,
             is_read: false,
             last_read: 0,
             may_read_again: MAX_READ_AGAIN,
@@ -194,6 +197,7 @@ impl<'a, R: Read> Records<'a, R> {
             };
             match (&self.place, byte) {
                 (Place::Before, b'[') => self.place = Place::Opened,
+                (Place::Before, 0) if self.has_known_end => {}
                 (Place::Before, _) => return Err(SplitError::NoArray(self.beginning())),
                 (Place::Opened | Place::Element, b']') => self.place = Place::Closed,
                 (Place::Element, b',') => self.place = Place::Comma,
@@ -205,7 +209,15 @@ impl<'a, R: Read> Records<'a, R> {
                 // Punctuation that is missing, wrong or too much.
                 (_, b',' | b':' | b'}' | 0) => {}
                 (_, b']') => self.place = Place::Closed,
-                (_, b'[') => self.place = Place::Opened,
+                (_, b'[') => {
+                    self.is_behind = false;
+                    self.place = Place::Opened;
+                }
+                (Place::Closed, first) => {
+                    self.is_behind = true;
+                    self.place = Place::Element;
+                    return Ok(Some(first));
+                }
                 (_, first) => {
                     self.place = Place::Element;
                     return Ok(Some(first));
@@ -316,7 +328,7 @@ impl<'a, R: Read> Records<'a, R> {
 
     /// At the end of the body: whether it is known to be whole and looks so.
     fn ends_whole(&self) -> bool {
-        self.has_known_end && self.last_read == b']'
+        self.has_known_end && (self.last_read == b']' || self.is_behind)
     }
 
     /// The element that begins here. It is consumed, unless it is a record.
@@ -423,16 +435,21 @@ impl<'a, R: Read> Records<'a, R> {
         }
     }
 
-    /// Whether what directly follows a string that is an element shows that it has ended where it
-    /// should have.
+    /// Whether what follows a string that is an element shows that it has ended where it should have,
+    /// and is not a key of a broken record.
     fn is_followed_well(&mut self, from: u64, shape: &Shape) -> Result<bool, SplitError> {
         if !shape.is_string() {
             return Ok(true);
         }
-        if self.bytes_from(from + shape.taken).is_empty() {
-            self.fill()?;
+        let end = from + shape.taken;
+        for at in end..end + MAX_BLANKS {
+            match self.byte_at(at, from)? {
+                Some(byte) if is_white(byte) => {}
+                Some(byte) => return Ok(byte != b':' && (at > end || ends_scalar(byte))),
+                None => break,
+            }
         }
-        Ok(self.bytes_from(from + shape.taken).first().is_none_or(|byte| ends_scalar(*byte)))
+        Ok(true)
     }
 }
 
@@ -634,10 +651,16 @@ mod tests {
             ),
             // What is not an object.
             (r#"["a","b" "c",{}]"#, &[r#""a""#, r#""b""#, r#""c""#, "{}"]),
+            (r#"[{}","Id":"x"}, {"Id":3}]"#, &["{}", "skipped: 1", "skipped: 9", r#"{"Id":3}"#]),
+            // Without its opening brace: what is in it is not taken for records.
             (
-                r#"[{}","Id":"x"}, {"Id":3}]"#,
-                &["{}", "skipped: 1", r#""Id""#, r#""x""#, r#"{"Id":3}"#],
+                r#"[{"Id":1},"Id":"x","F":{"Id":"in"},"L":[{"Id":"in"}]},{"Id":3}]"#,
+                &[r#"{"Id":1}"#, "skipped: 8", "skipped: 15", "skipped: 18", r#"{"Id":3}"#],
             ),
+            // Behind the array, and before it.
+            (r#"[{"Id":1}]xyz"#, &[r#"{"Id":1}"#, "skipped: 3"]),
+            (r#"[{"Id":1}]<html>x</html>"#, &[r#"{"Id":1}"#, "skipped: 14"]),
+            ("\0\0[{\"Id\":1}]", &[r#"{"Id":1}"#]),
             ("[[1,2},{\"Id\":2}]", &["skipped: 6", "{\"Id\":2}"]),
             ("[[1,2]", &["[1,2]"]),
         ];
@@ -680,9 +703,13 @@ mod tests {
             "{\"RecordType\":1,\"Id\":1,\"a\":[",
         ] {
             for end in ["", "]"] {
-                let body = format!("[{{\"a\" 1,{}{end}", unit.repeat((1 << 20) / unit.len()));
+                let body = format!("[{{\"a\" 1,{}{end}", unit.repeat((1 << 18) / unit.len()));
                 let (elements, end) = split_as(true, body.as_bytes(), &[100_000], 1 << 20);
-                assert!(elements.len() <= body.len());
+                let sizes = elements.iter().map(|element| {
+                    let skipped = element.strip_prefix("skipped: ").and_then(|n| n.parse().ok());
+                    skipped.unwrap_or(element.len())
+                });
+                assert!(sizes.sum::<usize>() <= body.len(), "{unit}");
                 assert!(matches!(end, Ok(()) | Err(SplitError::Cut)), "{unit} {end:?}");
             }
         }

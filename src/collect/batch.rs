@@ -237,6 +237,14 @@ impl<'a, 'm> Batch<'a, 'm> {
         self.lines.extend(notice);
     }
 
+    /// The blob is tried again: nothing is told of elements at its end that could not be events, and they
+    /// are not dealt with.
+    pub(super) fn leave_open(&mut self) {
+        if let Some(unused) = self.unusable.take() {
+            self.reached = unused.first - 1;
+        }
+    }
+
     /// The notice of the last elements, if they can't be events.
     fn notice(&mut self) -> Vec<u8> {
         let Some(unused) = self.unusable.take() else {

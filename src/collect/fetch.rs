@@ -109,9 +109,11 @@ impl Collector {
                 return Fetched::Stopped;
             }
         };
-        batch.end();
         if let Fetched::Whole = end {
+            batch.end();
             batch.count_excluded();
+        } else {
+            batch.leave_open();
         }
         let written = self.write(&mut batch, fetch);
         match end {
@@ -151,7 +153,7 @@ impl Collector {
         }
         let turn = self.output.turn();
         batch.add(element, index, Learning::Yes);
-        self.save_kinds();
+        self.save_kinds(false);
         batch.is_empty() || self.write_in(turn, batch, fetch)
     }
 

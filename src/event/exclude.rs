@@ -20,9 +20,9 @@ pub struct Exclude {
 type Is = fn(&str, &str) -> bool;
 
 impl Exclude {
-    /// Whether a record with these traits, which stand in `line`, is to be left out. One that lacks
+    /// Whether the record, which has these traits, is to be left out. One that lacks
     /// a member, or has it twice, matches no value for it.
-    pub(super) fn matches(&self, traits: &Traits, line: &[u8]) -> bool {
+    pub(super) fn matches(&self, traits: &Traits, record: &[u8]) -> bool {
         let exactly = |wanted: &str, found: &str| wanted == found;
         let in_any_case = |wanted: &str, found: &str| wanted.to_lowercase() == found.to_lowercase();
         let members: [(_, _, Is); 4] = [
@@ -32,18 +32,18 @@ impl Exclude {
             (&self.user_id, &traits.user_id, in_any_case),
         ];
         members.into_iter().all(|(wanted, found, is)| match wanted {
-            Some(wanted) => text(found, line).is_some_and(|found| is(wanted, &found)),
+            Some(wanted) => text(found, record).is_some_and(|found| is(wanted, &found)),
             None => true,
         })
     }
 }
 
 /// A string's value, or a number as it is spelt.
-fn text(found: &Trait, line: &[u8]) -> Option<String> {
+fn text(found: &Trait, record: &[u8]) -> Option<String> {
     let Trait::At(at) = found else {
         return None;
     };
-    let value = std::str::from_utf8(line.get(at.clone())?).ok()?;
+    let value = std::str::from_utf8(record.get(at.clone())?).ok()?;
     match value.as_bytes().first()? {
         b'"' => serde_json::from_str(value).ok(),
         b'-' | b'0'..=b'9' => Some(number_token(value.as_bytes()).unwrap_or(value.to_owned())),

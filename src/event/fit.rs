@@ -92,6 +92,7 @@ fn write_whole(record: &Rewritten<'_>, limits: Limits, out: &mut Vec<u8>) -> boo
     let is_too_long = overflow.as_ref().is_some_and(|text| text.len() > MAX_STRING);
     let max = MAX_FIELDS - ENVELOPE_FIELDS;
     if is_too_long
+        || record.overflow.is_cut
         || record.members.iter().any(is_long)
         || !too_many_fields(&record.members, overflow.is_some(), max).is_empty()
     {
@@ -168,8 +169,12 @@ fn write_with(
     }
     let kept = std::iter::zip(&record.members, &stays).filter(|(_, stays)| **stays);
     let kept: Vec<&Member> = kept.map(|(member, _)| member).collect();
-    let overflow = overflow_string(&overflow);
-    share(&kept, overflow.as_deref(), bytes, max_string, limits.normalize, out)
+    let string = overflow_string(&overflow);
+    let mut paths = share(&kept, string.as_deref(), bytes, max_string, limits.normalize, out);
+    if overflow.is_cut && !paths.iter().any(|path| path == OVERFLOW) {
+        paths.push(OVERFLOW.to_vec());
+    }
+    paths
 }
 
 fn decoded_key(member: &Member) -> String {

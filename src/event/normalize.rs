@@ -13,7 +13,7 @@ use super::json::{code, cut, decoded, inside, is_second_half, is_white, plain};
 use super::kinds::{Kind, Kinds, Known, Path, PathId, ROOT};
 use super::known_field::KnownField;
 use super::value::{bare_address, number_token};
-use super::{MAX_LEVELS, MAX_STRING, Unusable};
+use super::{ADDRESS_PORT, MAX_LEVELS, MAX_STRING, Unusable};
 
 /// An ordinary record has no more containers open in each other.
 const MAX_FRAMES: usize = 48;
@@ -36,7 +36,7 @@ pub(super) struct Copied {
     /// The record's length.
     pub(super) length: usize,
 }
-/// Where in the output the values are that filters go by.
+/// Where in the record the values are that filters go by.
 #[derive(Debug, Default)]
 pub(super) struct Traits {
     pub(super) record_type: Trait,
@@ -108,6 +108,12 @@ impl Marks {
         self.objects
     }
 
+    /// Whether the record has had a name of this group.
+    fn has_seen(&self, group: u32) -> bool {
+        let record = self.frames.first().map(|frame| frame.object);
+        self.seen.get(group as usize).copied() == record
+    }
+
     /// Opens a container at `path`.
     fn open(&mut self, path: Path, close: u8) {
         let object = if close == b'}' { self.begin_object() } else { 0 };
@@ -153,7 +159,7 @@ fn at<T: Clone + Default>(list: &mut Vec<T>, at: usize) -> Option<&mut T> {
 }
 
 /// Copies the members of the record that `text` begins with to `out`, each followed by a comma, as they are
-/// to be in the line.
+/// to be in the line. `end`: the length that `out` may have.
 ///
 /// # Errors
 /// There is no record that is whole, or it is not ordinary; `out` then holds a part of it.
@@ -162,10 +168,11 @@ pub(super) fn ordinary(
     kinds: &Kinds,
     marks: &mut Marks,
     out: &mut Vec<u8>,
+    end: usize,
 ) -> Result<Copied, Stopped> {
     marks.frames.clear();
     marks.open(ROOT, b'}');
-    Copy::new(text, Some(kinds), marks, out).run::<true>()
+    Copy::new(text, Some(kinds), marks, out, end).run::<true>()
 }
 
 /// Copies them as they were sent, but for white space and for what would break the line: half surrogate
@@ -174,7 +181,7 @@ pub(super) fn ordinary(
 /// # Errors
 /// There is no record that is whole; `out` then holds a part of it.
 pub(super) fn compact(text: &[u8], out: &mut Vec<u8>) -> Result<Copied, Unusable> {
-    Copy::new(text, None, &mut Marks::default(), out).run::<false>().map_err(
+    Copy::new(text, None, &mut Marks::default(), out, usize::MAX).run::<false>().map_err(
         |stopped| match stopped {
             Stopped::Unusable(why) => why,
             Stopped::Special => Unusable::Malformed,
@@ -199,7 +206,8 @@ struct Copy<'a> {
     special: bool,
     /// As what `ClientIP` was sent, with its quotes, if it was repaired.
     address: Option<Range<usize>>,
-    has_address_port: bool,
+    /// `out` may not grow beyond.
+    end: usize,
     found: Copied,
 }
 
@@ -250,6 +258,7 @@ impl<'a> Copy<'a> {
         kinds: Option<&'a Kinds>,
         marks: &'a mut Marks,
         out: &'a mut Vec<u8>,
+        end: usize,
     ) -> Self {
         Self {
             record,
@@ -262,7 +271,7 @@ impl<'a> Copy<'a> {
             open: Open::default(),
             special: false,
             address: None,
-            has_address_port: false,
+            end,
             found: Copied::default(),
         }
     }
@@ -312,7 +321,8 @@ impl<'a> Copy<'a> {
             }
         }
         if let Some(address) = self.address.take() {
-            if self.has_address_port {
+            let port = self.kinds?.find(ROOT.id, ADDRESS_PORT.as_bytes());
+            if port.is_none_or(|port| self.marks.has_seen(port.group)) {
                 return self.special();
             }
             self.out.extend_from_slice(b"\"ClientIPAddressPort\":");
@@ -337,16 +347,15 @@ impl<'a> Copy<'a> {
             }
             at
         } else {
-            self.escaped = false;
             let end = self.string(at)?;
-            let key = self.record.get(at..end).unwrap_or_default();
-            field = if self.escaped { KnownField::of(key) } else { KnownField::plain(inside(key)) };
-            path = ROOT;
+            // As it is written, with its repairs.
+            self.flush(end);
+            let key = self.out.get(before..).unwrap_or_default();
+            (field, path) = (KnownField::of(key), ROOT);
             self.found.has_actor |= is_actor(key);
             self.colon(end)?
         };
         let at = self.white(at);
-        let value = self.place(at);
         let from = at;
         // It would become the text "null".
         let is_null = ORDINARY && self.peek(at) == Some(b'n');
@@ -363,11 +372,13 @@ impl<'a> Copy<'a> {
             self.out.truncate(before);
             return Some((end, false));
         }
-        let value = value..self.place(end);
+        if ORDINARY && self.place(end) > self.end {
+            return self.special();
+        }
+        let value = from..end;
         let traits = &mut self.found.traits;
         match field {
-            Some(KnownField::Id) => self.found.id = Some(from..end),
-            Some(KnownField::ClientIpAddressPort) => self.has_address_port = true,
+            Some(KnownField::Id) => self.found.id = Some(value),
             Some(KnownField::RecordType) => traits.record_type.found(value),
             Some(KnownField::Operation) => traits.operation.found(value),
             Some(KnownField::Workload) => traits.workload.found(value),
@@ -386,6 +397,9 @@ impl<'a> Copy<'a> {
         }
         let end = self.string(at)?;
         self.count(at, end);
+        if self.is_repaired(at) {
+            return self.special();
+        }
         let spelt = self.record.get(at..end).unwrap_or_default();
         // Most are bare IPv4 addresses.
         if inside(spelt).iter().all(|b| b.is_ascii_digit() || *b == b'.') {
@@ -418,7 +432,7 @@ impl<'a> Copy<'a> {
                     let end = self.number(at)?;
                     if ORDINARY {
                         self.check_text(path)?;
-                        self.respell_number(at, end);
+                        self.respell_number(at, end)?;
                     }
                     end
                 }
@@ -498,18 +512,29 @@ impl<'a> Copy<'a> {
             return self.special();
         }
         if outside && matches!(self.peek(at + 1), Some(b'[' | b'\\')) {
-            self.guard(at, end);
+            self.guard(at, end)?;
         }
         Some(())
     }
 
     #[cold]
-    fn guard(&mut self, at: usize, end: usize) {
+    fn guard(&mut self, at: usize, end: usize) -> Option<()> {
         let text = self.record.get(at..end).and_then(decoded);
+        let is_full = text.as_ref().is_some_and(|text| text.len() >= MAX_STRING);
+        if self.is_repaired(at) || is_full {
+            return self.special();
+        }
         if text.is_some_and(|text| is_list(&text)) {
             self.flush(at + 1);
             self.out.push(b' ');
         }
+        Some(())
+    }
+
+    /// Whether a character of the string that begins at `at` was repaired while it was read, so that a part
+    /// of it is written.
+    fn is_repaired(&self, at: usize) -> bool {
+        self.copied > at
     }
 
     /// Whether a container may be where it is, and opens it.
@@ -652,14 +677,18 @@ impl<'a> Copy<'a> {
 
     /// Respells a number as Wazuh and its indexer keep it.
     #[inline]
-    fn respell_number(&mut self, from: usize, end: usize) {
+    fn respell_number(&mut self, from: usize, end: usize) -> Option<()> {
         let number = self.record.get(from..end).unwrap_or_default();
+        if number.len() > MAX_STRING {
+            return self.special();
+        }
         if self.arrays > 0 {
             return self.quote(from..end);
         }
         if let Some(token) = number_token(number) {
             self.replace(from..end, &token);
         }
+        Some(())
     }
 
     fn boolean<const ORDINARY: bool>(&mut self, at: usize, word: &[u8], path: Path) -> Next {
@@ -667,7 +696,7 @@ impl<'a> Copy<'a> {
         if ORDINARY {
             self.check_text(path)?;
             if self.arrays > 0 {
-                self.quote(at..end);
+                self.quote(at..end)?;
             }
         }
         Some(end)
@@ -708,11 +737,12 @@ impl<'a> Copy<'a> {
     }
 
     /// Puts quotes around the plain characters at `range`.
-    fn quote(&mut self, range: Range<usize>) {
+    fn quote(&mut self, range: Range<usize>) -> Option<()> {
         self.flush(range.start);
         self.out.push(b'"');
         self.flush(range.end);
         self.out.push(b'"');
+        if self.out.len() > self.end { self.special() } else { Some(()) }
     }
 
     /// Where in `out` the byte at `at` will stand.

@@ -15,17 +15,20 @@ pub(super) struct Overflow<'a> {
     /// Path, and value as JSON.
     moved: Vec<(String, Cow<'a, [u8]>)>,
     bytes: usize,
+    /// Whether more was moved than is kept here.
+    pub(super) is_cut: bool,
 }
 
 impl<'a> Overflow<'a> {
     /// Takes a member. `path`: names and indices, decoded: `Item.Folders[3].Path`.
     pub(super) fn push(&mut self, path: &str, value: impl Into<Cow<'a, [u8]>>) {
         let value = value.into();
-        // What finds no room is cut off at the end anyway.
-        if self.bytes <= MAX_BYTES {
-            self.bytes += path.len() + value.len();
-            self.moved.push((path.to_owned(), value));
+        if self.bytes > MAX_BYTES {
+            self.is_cut = true;
+            return;
         }
+        self.bytes += path.len() + value.len();
+        self.moved.push((path.to_owned(), value));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,6 +91,6 @@ mod tests {
         for n in 0..1_000_000 {
             overflow.push(&n.to_string(), &b"\"some text\""[..]);
         }
-        assert!(overflow.text().len() < 2 * MAX_BYTES);
+        assert!(overflow.is_cut && overflow.text().len() < 2 * MAX_BYTES);
     }
 }

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
 use super::fields::fields_of;
 use super::fit::Member;
 use super::json::{Items, Part, beginning, cut, decoded, inside, quote, quote_text};
@@ -16,8 +14,8 @@ use super::known_field::KnownField;
 use super::names::{first_segment, repaired};
 use super::overflow::Overflow;
 use super::shorten::MIN_ROOM;
-use super::value::{bare_address, first_address, number_token};
-use super::{MAX_LINE, MAX_NAME_LEVELS};
+use super::value::{address_in, bare_address, number_token};
+use super::{ADDRESS_PORT, MAX_LINE, MAX_NAME_LEVELS};
 
 /// The names that Wazuh's rules (0755-office365_rules.xml of 4.14) and its index template know, besides
 /// those that every record has.
@@ -30,8 +28,10 @@ const MAX_NAME: usize = 256;
 /// Of one string so many bytes are written at most, before its end is cut off.
 const MAX_TEXT: usize = 4 * MAX_LINE;
 
+/// An object with more members finds no room in a line.
+const MAX_MEMBERS: usize = MAX_LINE / "\"\":1,".len();
+
 const CLIENT_IP: &str = "ClientIP";
-const ADDRESS_PORT: &str = "ClientIPAddressPort";
 const SUBSCRIPTION: &str = "Subscription";
 
 /// What a record becomes.
@@ -137,47 +137,63 @@ enum Stop {
 impl<'a> Rewriter<'a> {
     /// The members that the record keeps, and the bare address if its `ClientIP` has something around it.
     fn record(&mut self, members: &'a [u8]) -> (Vec<Sent<'a>>, Option<String>) {
-        let mut sent = read_all(members);
-        // Ours is written last.
-        sent.retain(|member| member.name != SUBSCRIPTION);
-        let client_ip = client_ip(&sent);
-        let address = client_ip.and_then(bare_client_ip);
+        let mut sent = self.read(members, true);
         let is_reserved = |member: &Sent<'_>| {
             let first = member.first_segment();
-            let is = |name: &str| first.eq_ignore_ascii_case(name);
-            first == "actor"
-                || ["Overflow", "Truncated", SUBSCRIPTION].into_iter().any(is)
-                || (address.is_some() && is(ADDRESS_PORT))
+            let is = |name: &&str| first.eq_ignore_ascii_case(name);
+            first == "actor" || ["Overflow", "Truncated", SUBSCRIPTION].iter().any(is)
         };
-        let (reserved, others): (Vec<_>, Vec<_>) = sent.into_iter().partition(is_reserved);
-        for member in reserved {
-            self.overflow.push(&member.name, member.value);
-        }
-        let mut kept = self.distinct(others, true);
+        // Ours is written last.
+        sent.retain(|member| member.name != SUBSCRIPTION);
+        self.move_out(&mut sent, is_reserved);
+        self.distinct(&mut sent, true);
+        let client_ip = sent.iter().find(|member| member.name == CLIENT_IP).map(|m| m.value);
+        let address = client_ip.and_then(bare_client_ip);
         if let Some(value) = client_ip.filter(|_| address.is_some()) {
-            let key = b"\"ClientIPAddressPort\"";
-            kept.push(read(key, value));
+            self.move_out(&mut sent, |m| m.first_segment().eq_ignore_ascii_case(ADDRESS_PORT));
+            sent.push(read_one(b"\"ClientIPAddressPort\"", value));
         }
-        (kept, address)
+        (sent, address)
     }
 
-    /// One member of each name; the others go to `Overflow`, as do those of long names.
-    fn distinct(&mut self, members: Vec<Sent<'a>>, is_record: bool) -> Vec<Sent<'a>> {
-        let (members, long): (Vec<_>, Vec<_>) =
-            members.into_iter().partition(|member| member.name.len() <= MAX_NAME);
-        for member in long {
-            self.push(&member.name, member.value);
-        }
-        let stays = one_of_each_name(&members, is_record);
-        let mut kept = Vec::with_capacity(members.len());
-        for (member, stays) in std::iter::zip(members, stays) {
-            if stays {
-                kept.push(member);
+    /// The members of an object, as far as they can find room in a line; the others are moved.
+    fn read(&mut self, members: &'a [u8], is_record: bool) -> Vec<Sent<'a>> {
+        // About as many as there are in Microsoft's records.
+        let mut sent = Vec::with_capacity((members.len() / 32).min(64));
+        for Part { key, value, .. } in Items::members(members) {
+            let is_mandatory =
+                || is_record && KnownField::of(key).is_some_and(KnownField::is_mandatory);
+            if sent.len() < MAX_MEMBERS || is_mandatory() {
+                sent.push(read_one(key, value));
             } else {
-                self.push(&member.name, member.value);
+                self.push(&read_one(key, value).name, value);
             }
         }
-        kept
+        sent
+    }
+
+    /// Moves the members that `goes` names.
+    fn move_out(&mut self, members: &mut Vec<Sent<'a>>, goes: impl Fn(&Sent<'a>) -> bool) {
+        members.retain(|member| {
+            let stays = !goes(member);
+            if !stays {
+                self.push(&member.name, member.value);
+            }
+            stays
+        });
+    }
+
+    /// Leaves one member of each name; the others are moved, as are those of long names.
+    fn distinct(&mut self, members: &mut Vec<Sent<'a>>, is_record: bool) {
+        self.move_out(members, |member| member.name.len() > MAX_NAME);
+        let mut stays = one_of_each_name(members, is_record).into_iter();
+        members.retain(|member| {
+            let stays = stays.next().unwrap_or(true);
+            if !stays {
+                self.push(&member.name, member.value);
+            }
+            stays
+        });
     }
 
     /// Moves a member of the object at `place`.
@@ -322,7 +338,9 @@ impl<'a> Rewriter<'a> {
     ) -> Result<(), Stop> {
         out.push(b'{');
         let mut first = true;
-        for member in self.distinct(read_all(inside(object)), false) {
+        let mut members = self.read(inside(object), false);
+        self.distinct(&mut members, false);
+        for member in members {
             let before = out.len();
             if !first {
                 out.push(b',');
@@ -434,15 +452,7 @@ impl<'a> Rewriter<'a> {
     }
 }
 
-/// The members of an object.
-fn read_all(members: &[u8]) -> Vec<Sent<'_>> {
-    // About as many as there are in Microsoft's records.
-    let mut sent = Vec::with_capacity((members.len() / 32).min(64));
-    sent.extend(Items::members(members).map(|Part { key, value, .. }| read(key, value)));
-    sent
-}
-
-fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Sent<'a> {
+fn read_one<'a>(key: &'a [u8], value: &'a [u8]) -> Sent<'a> {
     let spelt = decoded(key).unwrap_or_default();
     let (name, is_repaired) = match repaired(&spelt) {
         Cow::Owned(name) => (Cow::Owned(name), true),
@@ -460,21 +470,25 @@ fn one_of_each_name(members: &[Sent<'_>], is_record: bool) -> Vec<bool> {
         NAMES_IN_RULES.contains(&name) || field.is_some_and(KnownField::is_mandatory)
     };
     let rank = |member: &Sent<'_>| {
-        (member.is_kept_by_wazuh(), is_record && in_rules(member.first_segment()))
+        let is_known = is_record && in_rules(&member.name);
+        // A record whose `RecordType` is not a scalar raises no alert.
+        let raises_alert =
+            member.name == "RecordType" && !matches!(member.value, [b'{' | b'[', ..]);
+        (member.is_kept_by_wazuh(), is_known, is_known && raises_alert)
     };
     // Equal ones side by side, the one that stays first.
-    let mut order: Vec<(&str, usize, &Sent<'_>)> =
-        members.iter().enumerate().map(|(n, member)| (member.first_segment(), n, member)).collect();
-    order.sort_unstable_by(|(a, n, one), (b, m, other)| {
+    let mut order: Vec<(usize, &Sent<'_>)> = members.iter().enumerate().collect();
+    order.sort_unstable_by(|(n, one), (m, other)| {
         let lower = |byte: u8| byte.to_ascii_lowercase();
+        let (a, b) = (one.first_segment(), other.first_segment());
         let names = || a.bytes().map(lower).cmp(b.bytes().map(lower));
         let equal = || rank(other).cmp(&rank(one)).then(n.cmp(m));
         a.len().cmp(&b.len()).then_with(names).then_with(equal)
     });
     let mut stays = vec![true; members.len()];
     for pair in order.windows(2) {
-        if let [(one, ..), (other, n, _)] = pair
-            && one.eq_ignore_ascii_case(other)
+        if let [(_, one), (n, other)] = pair
+            && one.first_segment().eq_ignore_ascii_case(other.first_segment())
             && let Some(stays) = stays.get_mut(*n)
         {
             *stays = false;
@@ -483,20 +497,13 @@ fn one_of_each_name(members: &[Sent<'_>], is_record: bool) -> Vec<bool> {
     stays
 }
 
-/// The value of the `ClientIP` that stays.
-fn client_ip<'a>(members: &[Sent<'a>]) -> Option<&'a [u8]> {
-    let is_it = |m: &&Sent<'_>| m.first_segment().eq_ignore_ascii_case(CLIENT_IP);
-    let rank = |m: &Sent<'_>| (m.is_kept_by_wazuh(), m.first_segment() == CLIENT_IP);
-    // Of equals the first.
-    let stays = members.iter().filter(is_it).rev().max_by_key(|member| rank(member))?;
-    (stays.name == CLIENT_IP).then_some(stays.value)
-}
-
 /// The bare address in the value of `ClientIP`, where there is something around it.
 fn bare_client_ip(value: &[u8]) -> Option<String> {
     match value.first()? {
         b'"' => bare_address(&decoded(value)?),
-        b'[' => first_address(&serde_json::from_slice::<Vec<Value>>(value).ok()?),
+        b'[' => Items::of(value)
+            .filter(|item| item.value.first() == Some(&b'"'))
+            .find_map(|item| address_in(&decoded(item.value)?)),
         _ => None,
     }
 }

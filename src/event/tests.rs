@@ -58,10 +58,10 @@ fn assert_by(kinds: &Kinds, options: &Options, table: &[(&str, &str)]) {
     }
 }
 
-/// Members of a record that comes first: before, and after.
+/// Members of a record that comes first, and then once more, when its paths are known: before, and after.
 fn assert_becomes(table: &[(&str, &str)]) {
     for row in table {
-        assert_by(&Kinds::default(), &NORMALIZE, &[*row]);
+        assert_by(&Kinds::default(), &NORMALIZE, &[*row, *row]);
     }
 }
 
@@ -173,6 +173,7 @@ fn reserved_names_are_free_for_us_and_for_notices() {
         &[
             (r#""actor":"wazuh","a":1.50"#, r#""a":1.50,"Overflow":"{\"actor\":\"wazuh\"}""#),
             (r#""actor.x":1,"Overflow":2"#, r#""Overflow":"{\"actor.x\":1,\"Overflow\":2}""#),
+            ("\"\\u0061ctor.\t\":1", "\"Overflow\":\"{\\\"actor.\\\\t\\\":1}\""),
             (
                 r#""Overflow":1,"overflow":2,"Truncated":3"#,
                 r#""Overflow":1,"overflow":2,"Truncated":3"#,
@@ -203,6 +204,15 @@ fn of_equal_names_one_stays() {
         (
             r#""parameters":[],"Parameters":[]"#,
             r#""Parameters":[],"Overflow":"{\"parameters\":[]}""#,
+        ),
+        (
+            r#""RecordType.x":1,"RecordType":15"#,
+            r#""RecordType":15,"Overflow":"{\"RecordType.x\":1}""#,
+        ),
+        (r#""RecordType.x":1"#, r#""RecordType":"{\"x\":1}""#),
+        (
+            r#""RecordType":[],"RecordType":15"#,
+            r#""RecordType":15,"Overflow":"{\"RecordType\":[]}""#,
         ),
         (
             r#""Label.Id":"1","label.Name":"2""#,
@@ -430,7 +440,24 @@ fn numbers_and_strings_are_what_wazuh_keeps() {
         (r#""a":"[\"b\"]","c":"\u005b01]""#, r#""a":" [\"b\"]","c":" \u005b01]""#),
         (r#""Item":"[1]""#, r#""Item":{"Name":" [1]"}"#),
         (r#""a":"x\u0000y","b":["\u0000"]"#, r#""a":"x\ufffdy","b":["\ufffd"]"#),
+        // Judged as they are written.
+        (
+            r#""Subject":"[\u00001]","Site":"[{\"a\":\"\ud800\"}]""#,
+            r#""Subject":"[\ufffd1]","Site":" [{\"a\":\"\ufffd\"}]""#,
+        ),
+        (
+            "\"Subject\":\"[\n1]\",\"Site\":\"[\\\"\u{0}\\\"]\"",
+            r#""Subject":" [\u000a1]","Site":" [\"\ufffd\"]""#,
+        ),
     ]);
+    for inside in [false, true] {
+        let long = "7".repeat(33_000);
+        let value = if inside { format!("[{long}]") } else { long };
+        let line = line(format!("{{\"Version\":{value}}}").as_bytes()).unwrap();
+        let version = &json_of(&line)["office365"]["Version"];
+        let text = if inside { &version[0] } else { version };
+        assert_eq!(text.as_str().unwrap().len(), MAX_STRING);
+    }
     let long = "7".repeat(33_000);
     let line = line(format!("{{\"a\":{long}}}").as_bytes()).unwrap();
     assert_eq!(json_of(&line)["office365"]["a"].as_str().unwrap().len(), MAX_STRING);
@@ -459,9 +486,14 @@ fn an_address_becomes_bare_and_what_it_was_is_kept() {
     becomes(r#"" 1.2.3.4 ""#, "1.2.3.4");
     becomes(r#""1.2.3.4, 5.6.7.8""#, "1.2.3.4");
     becomes(r#""1.2.3.4\u003a80""#, "1.2.3.4");
+    becomes(r#""1.2.3.4, \ufffd""#, "1.2.3.4");
     becomes(r#"["1.2.3.4:5","6.7.8.9"]"#, "1.2.3.4");
     assert_becomes(&[
         (r#""ClientIP":null,"a":1"#, r#""a":1"#),
+        (
+            r#""ClientIP":"1.2.3.4,\u0000""#,
+            r#""ClientIP":"1.2.3.4","ClientIPAddressPort":"1.2.3.4,\ufffd""#,
+        ),
         (
             r#""ClientIP":"[\"1.2.3.4\"]""#,
             r#""ClientIP":"1.2.3.4","ClientIPAddressPort":" [\"1.2.3.4\"]""#,
@@ -539,6 +571,7 @@ fn filters_leave_out_what_matches_all_of_their_values() {
     // One of the filters, a record, and whether it is left out.
     let all = filter.clone();
     let by_operation = Exclude { operation: filter.operation.clone(), ..Exclude::default() };
+    let like_a_list = Exclude { operation: text("[1]"), ..Exclude::default() };
     let by_type = Exclude { record_type: filter.record_type, ..Exclude::default() };
     let table = [
         (&all, members(&[t, o, w, u]), true),
@@ -557,6 +590,9 @@ fn filters_leave_out_what_matches_all_of_their_values() {
         (&by_type, members(&[r#""RecordType":"50""#]), true),
         (&by_type, members(&[r#""RecordType":500"#]), false),
         (&by_type, members(&[r#""RecordType":null"#]), false),
+        (&by_type, members(&[r#""RecordType":5e1"#]), true),
+        (&like_a_list, members(&[r#""Operation":"[1]""#]), true),
+        (&like_a_list, members(&[r#""Operation":"[1]","new":1"#]), true),
     ];
     let other = Exclude { workload: text("Other"), ..Exclude::default() };
     for (filter, record, expected) in table {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::MAX_STRING;
+
 /// Shorter integers fit into 32 bits.
 const SHORT: usize = 10;
 
@@ -88,19 +90,16 @@ fn signed(number: usize) -> i64 {
 pub(super) fn bare_address(text: &str) -> Option<String> {
     let listed = text.split(',').find_map(address_in);
     let found = listed.or_else(|| {
-        let items = serde_json::from_str::<Vec<serde_json::Value>>(text);
-        items.ok().and_then(|items| first_address(&items))
+        let may_be_list = text.len() <= MAX_STRING && text.trim_start().starts_with('[');
+        let items = may_be_list.then(|| serde_json::from_str::<Vec<serde_json::Value>>(text));
+        let items = items?.ok()?;
+        items.iter().filter_map(serde_json::Value::as_str).find_map(address_in)
     });
     found.filter(|bare| bare != text)
 }
 
-/// The first address in a list.
-pub(super) fn first_address(items: &[serde_json::Value]) -> Option<String> {
-    items.iter().filter_map(serde_json::Value::as_str).find_map(address_in)
-}
-
 /// The bare address that `text` is, with what may be around one.
-fn address_in(text: &str) -> Option<String> {
+pub(super) fn address_in(text: &str) -> Option<String> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;

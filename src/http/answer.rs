@@ -83,8 +83,9 @@ pub struct Content {
 }
 
 impl Content {
-    /// Whether a body that ends without an error is known to be whole: by its length, its chunks or
-    /// its compression, and not only by the end of the connection.
+    /// Whether a body that ends without an error is known to be whole: by its length, its chunks or its
+    /// compression, and not only by the end of the connection. Where ureq has removed the headers that say
+    /// so, an HTTP/1.1 answer counts as known unless it says that it closes the connection.
     #[must_use]
     pub fn has_known_end(&self) -> bool {
         self.has_known_end

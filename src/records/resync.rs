@@ -26,14 +26,15 @@ use super::{Records, SplitError};
 /// How far the end of a broken record is looked for behind a record that may be a part of it, in bytes.
 const LOOKAHEAD: u64 = 128 * 1024;
 
-/// So many bytes of one body are read again after a search in vain; then the first record found counts.
+/// The most bytes of one body that are read again after a search in vain; then the first record found
+/// counts.
 pub(super) const MAX_READ_AGAIN: u64 = 16 * 1024 * 1024;
 
-/// So many levels of brackets are counted behind a fault.
+/// The most levels of brackets that are counted behind a fault.
 const MAX_COUNTED: usize = 1024;
 
-/// How far behind a bracket a member is looked for, in bytes.
-const MAX_BLANKS: u64 = 64;
+/// How far behind a bracket or a string the next token is looked for, in bytes.
+pub(super) const MAX_BLANKS: u64 = 64;
 
 /// Where a broken element ends.
 pub(super) enum Broken {
@@ -105,7 +106,9 @@ impl<R: Read> Records<'_, R> {
                     _ => Broken::BodyEnded,
                 });
             };
-            if search.open.is_empty() && matches!(byte, b',' | b'[' | b']' | b'{') {
+            // Behind a colon is the value of a member.
+            let may_end = search.open.is_empty() && search.last != b':';
+            if may_end && matches!(byte, b',' | b'[' | b']' | b'{') {
                 return Ok(Broken::Ended(search.at));
             }
             match byte {
@@ -249,7 +252,7 @@ impl<R: Read> Records<'_, R> {
     }
 
     /// The byte at an offset of the body; none at its end. Bytes before `keep` may be forgotten.
-    fn byte_at(&mut self, at: u64, keep: u64) -> Result<Option<u8>, SplitError> {
+    pub(super) fn byte_at(&mut self, at: u64, keep: u64) -> Result<Option<u8>, SplitError> {
         loop {
             if let Some(byte) = self.bytes_from(at).first() {
                 return Ok(Some(*byte));

@@ -10,7 +10,7 @@ use memchr::memchr2;
 /// A value that is nested more deeply is refused. `crate::event` is offered less than this many bytes.
 const MAX_LEVELS: usize = 1 << 20;
 
-/// So many objects in arrays are looked at that are inside each other.
+/// The most objects in arrays, inside each other, that are looked at.
 const MAX_INNER: usize = 64;
 
 const RECORD_TYPE: &[u8] = b"RecordType";

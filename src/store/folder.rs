@@ -293,7 +293,9 @@ impl Folder {
     /// # Errors
     /// The old file still stands.
     pub fn save_tokens(&self, bytes: &[u8]) -> io::Result<()> {
-        self.replace(TOKENS, bytes)
+        let replacement = Replacement::prepare(&self.path, TOKENS, 0)?;
+        replacement.fill(bytes)?;
+        replacement.commit()
     }
 
     /// What earlier runs have learned of the kinds of paths. A file that can't be used is a warning: its
@@ -302,31 +304,27 @@ impl Folder {
     pub fn load_kinds(&self, now: Timestamp) -> Kinds {
         let path = self.path.join(KINDS);
         let name = path.display().to_string();
-        match open_regular(&path).and_then(|file| read_at_most(file, MAX_KINDS)) {
-            Ok(bytes) => Kinds::new(Some(Saved { bytes, name, now })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Kinds::default(),
-            Err(error) => {
-                log::warn!(
-                    "{name} can't be read ({error}): which kind of value each field holds is learned \
-                     again, and the file is replaced"
-                );
-                Kinds::default()
-            }
-        }
+        let bytes = match open_regular(&path).and_then(|file| read_at_most(file, MAX_KINDS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Kinds::default(),
+            read => read.map_err(|error| error.to_string()),
+        };
+        Kinds::new(Some(Saved { bytes, name, now }))
     }
 
-    /// Replaces what is known of the kinds of paths.
+    /// Replaces what is known of the kinds of paths. Not `durable`: it survives the end of the process, but
+    /// perhaps not that of the machine, and nothing waits for the disk.
     ///
     /// # Errors
-    /// The old file still stands.
-    pub fn save_kinds(&self, bytes: &[u8]) -> io::Result<()> {
-        self.replace(KINDS, bytes)
-    }
-
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let replacement = Replacement::prepare(&self.path, name, 0)?;
-        replacement.fill(bytes)?;
-        replacement.commit()
+    /// The old file is still there.
+    pub fn save_kinds(&self, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let replacement = Replacement::prepare(&self.path, KINDS, 0)?;
+        if durable {
+            replacement.fill(bytes)?;
+            replacement.commit()
+        } else {
+            replacement.write(bytes)?;
+            replacement.rename()
+        }
     }
 }
 
@@ -419,16 +417,24 @@ impl Replacement {
         Ok(Self { folder: folder.to_owned(), temporary, target: folder.join(name), file })
     }
 
-    fn fill(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut file = &self.file;
         file.rewind()?;
         file.write_all(bytes)?;
-        file.set_len(bytes.len() as u64)?;
-        file.sync_all()
+        file.set_len(bytes.len() as u64)
+    }
+
+    fn fill(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes)?;
+        self.file.sync_all()
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.target)
     }
 
     fn commit(self) -> io::Result<()> {
-        fs::rename(&self.temporary, &self.target)?;
+        self.rename()?;
         File::open(&self.folder)?.sync_all()
     }
 }

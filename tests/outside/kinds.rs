@@ -89,6 +89,14 @@ fn a_file_that_cannot_be_used_is_a_warning_and_is_replaced() {
         let told = site.log();
         assert!(told.contains("WARNING") && told.contains("kinds.json can't be used"), "{told}");
         assert_eq!(learned(&site)["Zone"]["kind"], "object", "{text}");
+        // It is replaced even if there is nothing to learn.
+        write_file(&site.path(FILE), text.as_bytes(), 0o600);
+        site.publish(GENERAL, Duration::minutes(5), &["nothing new"]);
+        site.poll_well();
+        site.clear_log();
+        site.publish(GENERAL, Duration::minutes(5), &["nothing new again"]);
+        site.poll_well();
+        assert!(!site.log().contains("WARNING"), "{}", site.log());
         fs::remove_file(site.path(FILE)).unwrap();
     }
     // One that can't be replaced either fails the run, and its events come all the same.

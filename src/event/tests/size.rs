@@ -281,6 +281,10 @@ fn small_values_survive_beside_a_large_one_in_overflow() {
     assert!(overflow.starts_with("{\"k24") && overflow.len() == MAX_STRING);
     assert!(overflow.contains("\"z\":1,\"Severity\":\"High\",\"Big\":\"xxx"));
     assert_eq!(event["Truncated"], json!(["Overflow"]));
+    // What finds no room at all is listed as well.
+    let many = format!(",\"{}\":1", "n".repeat(200)).repeat(3000);
+    let event = event_of(&record(&many));
+    assert_eq!(event["Truncated"], json!(["Overflow"]));
     // Long names leave no room for themselves.
     let long: String = (0..3).map(|n| format!(",\"{n}{}\":1", "k".repeat(31_000))).collect();
     let event = event_of(&record(&format!("{long},\"Severity\":\"High\"")));

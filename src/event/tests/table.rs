@@ -184,7 +184,32 @@ fn at(hours: i64) -> Timestamp {
 }
 
 fn saved(bytes: Vec<u8>, now: Timestamp) -> Kinds {
-    Kinds::new(Some(Saved { bytes, name: "kinds.json".to_owned(), now }))
+    Kinds::new(Some(Saved { bytes: Ok(bytes), name: "kinds.json".to_owned(), now }))
+}
+
+/// What is to be saved.
+fn unsaved(kinds: &Kinds, now: Timestamp) -> Option<Vec<u8>> {
+    let mut saved = None;
+    kinds
+        .save(now, |bytes| {
+            saved = Some(bytes.to_vec());
+            Ok(())
+        })
+        .unwrap();
+    saved
+}
+
+#[test]
+fn what_could_not_be_saved_or_used_is_saved_later() {
+    let kinds = Kinds::default();
+    learn(&kinds, ROOT.id, "Zone", Kind::Text);
+    let full = || std::io::Error::other("no space left on device");
+    assert!(kinds.save(at(0), |_| Err(full())).is_err());
+    assert!(unsaved(&kinds, at(0)).is_some());
+    let damaged = saved(b"{".to_vec(), at(0));
+    assert_eq!(unsaved(&damaged, at(0)), None, "before the first record");
+    assert_eq!(damaged.learned_paths(), 0);
+    assert!(unsaved(&damaged, at(0)).is_some());
 }
 
 fn learn(kinds: &Kinds, parent: PathId, name: &str, kind: Kind) -> PathId {
@@ -194,13 +219,13 @@ fn learn(kinds: &Kinds, parent: PathId, name: &str, kind: Kind) -> PathId {
 #[test]
 fn what_was_learned_is_saved_and_read_again() {
     let kinds = Kinds::default();
-    assert_eq!(kinds.unsaved(at(0)), None);
+    assert_eq!(unsaved(&kinds, at(0)), None);
     let item = path(&kinds, "Item").unwrap();
     let zone = learn(&kinds, ROOT.id, "Zone\u{1}\"ü", Kind::Object);
     learn(&kinds, zone, "a", Kind::List);
     learn(&kinds, item.id, "Zone", Kind::Text);
-    let bytes = kinds.unsaved(at(0)).unwrap();
-    assert_eq!(kinds.unsaved(at(0)), None, "until something changes");
+    let bytes = unsaved(&kinds, at(0)).unwrap();
+    assert_eq!(unsaved(&kinds, at(0)), None, "until something changes");
     for hours in [0, 48] {
         let read = saved(bytes.clone(), at(hours));
         assert_eq!(path(&read, "Zone\u{1}\"ü").unwrap().kind, Kind::Object);
@@ -212,7 +237,7 @@ fn what_was_learned_is_saved_and_read_again() {
     // What was seen again stays, and with it what it is in.
     let read = saved(bytes, at(40));
     assert!(path(&read, "Zone\u{1}\"ü.a").is_some());
-    let later = saved(read.unsaved(at(40)).unwrap(), at(80));
+    let later = saved(unsaved(&read, at(40)).unwrap(), at(80));
     assert_eq!(later.learned_paths(), 2);
     assert_eq!(path(&later, "Item.Zone"), None);
 }
@@ -239,7 +264,7 @@ fn no_more_than_the_limit_are_learned_or_read() {
     assert_eq!(kinds.learn(ROOT.id, "more", Kind::Text).unwrap_err(), Full);
     assert_eq!(learn(&kinds, ROOT.id, "k7", Kind::Object), path(&kinds, "k7").unwrap().id, "known");
     assert_eq!(path(&kinds, "k7").unwrap().kind, Kind::Text);
-    let bytes = kinds.unsaved(at(0)).unwrap();
+    let bytes = unsaved(&kinds, at(0)).unwrap();
     let text = String::from_utf8(bytes.clone()).unwrap();
     let more = text.replacen(
         "\"members\":{",

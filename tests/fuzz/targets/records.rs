@@ -297,26 +297,35 @@ fn check_line(record: &[u8], content_type: ContentType) {
     let result = maker.append_line(record, content_type, Learning::No, &mut found, &mut out);
     assert!(out.starts_with(b"before\n"));
     let line = &out[before..];
-    let text = repaired(record);
-    let Ok(members) = serde_json::from_str::<Members<'_>>(&text) else {
-        let is_object = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
+    let json = repaired(record);
+    let Ok(members) = serde_json::from_str::<Members<'_>>(&json) else {
+        let is_object = json.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
         let why = if is_object { Unusable::Malformed } else { Unusable::NotAnObject };
         assert_eq!((result, line.is_empty()), (Err(why), true));
         return;
     };
     let (expected, id) = line_of(&members, content_type);
-    if expected.len() > LONGEST_LINE + 1 || depth_of(&expected) > MOST_LEVELS + 1 {
+    let is_actor = |name: &RawValue| {
+        let name: String = serde_json::from_str(name.get()).unwrap_or_default();
+        name.split('.').next() == Some("actor")
+    };
+    if expected.len() > LONGEST_LINE + 1
+        || depth_of(&expected) > MOST_LEVELS + 1
+        || members.0.iter().any(|(name, _)| is_actor(name))
+    {
         // The target `events` is about these.
         return;
     }
     assert_eq!(String::from_utf8_lossy(line), expected);
     let id = id.map(|id| &line[id]).unwrap_or_default();
-    assert_eq!((result, found.as_slice()), (Ok(Fate::Whole), id));
+    // It is as sent.
+    let found = compact(&repaired(&found));
+    assert_eq!((result, found.as_bytes()), (Ok(Fate::Whole), id));
     let text = line.strip_suffix(b"\n").unwrap_or_default();
     assert!(!text.iter().any(|byte| *byte < b' '), "a line is one line");
     assert!(serde_json::from_slice::<IgnoredAny>(text).is_ok());
     // Value refuses a few things that are JSON, such as numbers that it can't hold.
-    if let Ok(mut value @ Value::Object(_)) = serde_json::from_slice::<Value>(record) {
+    if let Ok(mut value @ Value::Object(_)) = serde_json::from_str::<Value>(&json) {
         value["Subscription"] = content_type.name().into();
         let line: Value = serde_json::from_slice(line).unwrap_or_default();
         assert_eq!(line["office365"], value);
@@ -340,13 +349,18 @@ fn depth_of(json: &str) -> usize {
     deepest
 }
 
-/// A record with halves of surrogate pairs and bad UTF-8 as U+FFFD and control characters in strings escaped.
+/// A record with halves of surrogate pairs, bad UTF-8 and U+0000 as U+FFFD and control characters in
+/// strings escaped.
 fn repaired(record: &[u8]) -> String {
     let mut text = String::new();
     let (mut in_string, mut escaped) = (false, false);
     for c in whole_characters(&String::from_utf8_lossy(record)).chars() {
         match c {
-            '\0'..='\u{1f}' if in_string && !escaped => {
+            '\0' if in_string && !escaped => {
+                text.push_str("\\ufffd");
+                continue;
+            }
+            '\u{1}'..='\u{1f}' if in_string && !escaped => {
                 text.push_str(&format!("\\u{:04x}", u32::from(c)));
                 continue;
             }
@@ -359,7 +373,7 @@ fn repaired(record: &[u8]) -> String {
     text
 }
 
-/// `text` with `\ufffd` in place of escapes that are half a surrogate pair.
+/// `text` with `\ufffd` in place of escapes that are half a surrogate pair or U+0000.
 fn whole_characters(text: &str) -> String {
     let code = |text: &str| {
         let digits = text.strip_prefix("\\u")?.get(..4)?;
@@ -374,7 +388,7 @@ fn whole_characters(text: &str) -> String {
         let second = || rest.get(6..).and_then(code);
         let (spelling, length) = match code(rest) {
             Some(0xd800..=0xdbff) if matches!(second(), Some(0xdc00..=0xdfff)) => (&rest[..12], 12),
-            Some(0xd800..=0xdfff) => ("\\ufffd", 6),
+            Some(0 | 0xd800..=0xdfff) => ("\\ufffd", 6),
             _ => {
                 let next = rest.chars().nth(1).map_or(0, char::len_utf8);
                 (&rest[..1 + next], 1 + next)

@@ -193,11 +193,19 @@ impl<'a> Comparison<'a> {
 
     /// `Truncated` lists paths of this record only.
     fn listed_paths_exist(&self, sent: &[Member]) -> Result<(), String> {
-        let mut names: HashSet<String> = sent.iter().map(|(name, _)| repair(name)).collect();
+        // A dotted name also stands for the objects that it names.
+        let mut names = HashSet::new();
+        for name in sent.iter().map(|(name, _)| repair(name)) {
+            names.extend(name.match_indices('.').map(|(dot, _)| name[..dot].to_owned()));
+            names.insert(name);
+        }
         names.extend(["Overflow", "ClientIPAddressPort", AND_OTHERS].map(str::to_owned));
         let exists = |path: &&String| {
             let ends = path.match_indices(['.', '[']).map(|(end, _)| end).chain([path.len()]);
+            // A long path is cut itself.
+            let is_begin = |begin: &str| names.iter().any(|name| name.starts_with(begin));
             ends.into_iter().any(|end| names.contains(&path[..end]))
+                || path.strip_suffix(AND_OTHERS).is_some_and(is_begin)
         };
         match self.truncated.iter().find(|path| !exists(path)) {
             Some(path) => Err(format!("`Truncated` lists {path}, which was not sent")),
@@ -301,7 +309,7 @@ impl<'a> Comparison<'a> {
     ) -> Result<(), String> {
         let is_record = at.path.is_empty();
         let siblings = Siblings::new(sent, |name| {
-            !name.is_long() && !(is_record && is_reserved(name.repaired, self.port_is_added))
+            !(name.is_long() || is_record && is_reserved(name.repaired, self.port_is_added))
         });
         let mut pairing = Pairing::new(written);
         let mut found = HashSet::new();
@@ -384,15 +392,18 @@ impl<'a> Comparison<'a> {
         let dots = name.match_indices('.').take_while(|_| name.len() <= MAX_NAME);
         for (dot, _) in dots {
             for index in pairing.of(&name[..dot]) {
-                if let Some(Json::Object(members)) =
-                    pairing.value(index).as_str().and_then(parse_text)
-                {
-                    let rest = [(name[dot + 1..].to_owned(), value.clone())];
-                    let parent = at.member(&name[..dot]);
-                    if self.members(&rest, &members, &parent, Place::Quoted).is_ok() {
-                        pairing.take(index);
-                        return Ok(());
+                let parent = at.member(&name[..dot]);
+                let Some(text) = pairing.value(index).as_str() else { continue };
+                let is_same = match parse_text(text) {
+                    Some(Json::Object(members)) => {
+                        let rest = [(name[dot + 1..].to_owned(), value.clone())];
+                        self.members(&rest, &members, &parent, Place::Quoted).is_ok()
                     }
+                    _ => self.covers(&parent) && text.trim_start().starts_with('{'),
+                };
+                if is_same {
+                    pairing.take(index);
+                    return Ok(());
                 }
             }
         }
@@ -408,7 +419,9 @@ impl<'a> Comparison<'a> {
         name: Option<Name<'_>>,
         has_equal: bool,
     ) -> Result<(), String> {
-        if !self.look_up(value, at) && !self.overflow_is_cut {
+        let is_found = self.look_up(value, at)
+            || name.is_some_and(|name| self.look_up_text(name.repaired, value, at));
+        if !is_found && !self.overflow_is_cut {
             let is_cut = self.covers(at);
             return if is_cut { Ok(()) } else { Err(format!("{} is lost", at.path)) };
         }
@@ -433,15 +446,28 @@ impl<'a> Comparison<'a> {
     fn look_up(&self, value: &Json, at: &At) -> bool {
         let entries = self.overflow.get(&readable(&at.path)).map_or(&[][..], Vec::as_slice);
         let is_same = |written: &Json| self.value(value, written, at, Place::Quoted).is_ok();
-        let found = entries.iter().find(|moved| {
+        let holds = |moved: &&Moved| {
             // A path that was moved more than once holds a list.
             let list = if let Json::Array(items) = &moved.value { items.as_slice() } else { &[] };
             list.contains(value) || is_same(&moved.value) || list.iter().any(is_same)
-        });
+        };
+        // Names that differ by the number of U+FFFD have one entry each.
+        let unused = entries.iter().filter(|moved| !moved.used.get());
+        let found = unused.chain(entries).find(holds);
         if let Some(moved) = found {
             moved.used.set(true);
         }
         found.is_some()
+    }
+
+    /// Whether `Overflow` holds the value of a dotted name as part of the text above it.
+    fn look_up_text(&self, name: &str, value: &Json, at: &At) -> bool {
+        let parent = at.path.len() - name.len();
+        name.match_indices('.').any(|(dot, _)| {
+            let path = at.path[..parent + dot].to_owned();
+            let object = Json::Object(vec![(name[dot + 1..].to_owned(), value.clone())]);
+            self.look_up(&object, &At { path, ..at.clone() })
+        })
     }
 
     /// Whether the path takes neither kind: text where `Name` holds objects, or a dotted name
@@ -533,10 +559,17 @@ impl<'a> Siblings<'a> {
     fn wrong_winner(&self, found: &HashSet<usize>) -> Option<&str> {
         let is_wrong = |&&winner: &&usize| {
             let is_dropped = !is_kept(&self.sent[winner].1);
+            // An empty object may be what is left of another one, of which all was moved.
+            let is_object = |index: &usize| matches!(self.sent[*index].1, Json::Object(_));
+            let others = self.groups[self.group(winner)].iter().filter(|&&other| other != winner);
+            let may_be_left = others.clone().any(is_object);
             self.groups[self.group(winner)].iter().any(|&other| {
-                let is_earlier = other < winner && self.names[other] == self.names[winner];
-                // Of an object all that is in it may be moved.
-                let is_better = is_dropped && !matches!(self.sent[other].1, Json::Object(_));
+                // Of several `RecordType` only a scalar raises an alert.
+                let raises_alert = self.names[winner] == "RecordType"
+                    && matches!(self.sent[other].1, Json::Array(_) | Json::Object(_));
+                let is_earlier =
+                    other < winner && self.names[other] == self.names[winner] && !raises_alert;
+                let is_better = is_dropped && !may_be_left;
                 let wins = is_kept(&self.sent[other].1) && (is_better || is_earlier);
                 // A value that was moved as it is holds both.
                 wins && self.may_stay[other] && !found.contains(&other)

@@ -405,6 +405,66 @@ fn cut_values_are_listed() {
 }
 
 #[test]
+fn repaired_members_can_move() {
+    let many: Vec<String> = (0..260).map(|n| format!("\"f{n}\":1")).collect();
+    let sent = format!("{},\"ClientIP\":\"1.2.3.4:5\"", many.join(","));
+    let stays = format!("{},\"ClientIPAddressPort\":\"1.2.3.4:5\"", many[..250].join(","));
+    let moved = |address: &str| {
+        let fields = many[250..].join(",");
+        format!("{stays},{}", overflow(&format!("{{{fields},\"ClientIP\":\"{address}\"}}")))
+    };
+    good(&sent, &moved("1.2.3.4"));
+    bad(&sent, &moved("1.2.3.5"));
+    // A dotted name below text is part of that text, also when the text moves.
+    let sent = format!("{},\"a.b\":\"x\"", many.join(","));
+    let stays = many[..252].join(",");
+    let moved =
+        overflow(&format!("{{{},\"a\":\"{{\\\"b\\\":\\\"x\\\"}}\"}}", many[252..].join(",")));
+    good(&sent, &format!("{stays},{moved}"));
+    bad(&sent, &format!("{stays},{}", moved.replace("b", "c")));
+}
+
+#[test]
+fn the_repaired_client_ip_can_be_cut_off() {
+    let many: Vec<String> = (0..260).map(|n| format!("\"f{n}\":1")).collect();
+    let sent = format!("{},\"ClientIP\":\"1.2.3.4:5\"", many.join(","));
+    let stays = format!("{},\"ClientIPAddressPort\":\"1.2.3.4:5\"", many[..250].join(","));
+    // `Overflow` is cut before it.
+    let long = format!("\"actor\":\"{}\"", "x".repeat(40_000));
+    let cut = overflow(&format!("{{\"actor\":\"{}", "x".repeat(32_000)));
+    good(&format!("{long},{sent}"), &format!("{stays},{cut},\"Truncated\":[\"Overflow\"]"));
+    bad(&format!("{long},{sent}"), &format!("{},{cut}", many[..250].join(",")));
+}
+
+#[test]
+fn long_names_are_measured_after_their_repair() {
+    // U+FFFD has three bytes.
+    let name = |character: &str, length: usize| character.repeat(length);
+    good(
+        &format!("\"{}\":1", name("\\u0000", 86)),
+        &overflow(&format!("{{\"{}\":1}}", name("\u{FFFD}", 86))),
+    );
+    bad(
+        &format!("\"{}\":1", name("\\u0000", 85)),
+        &overflow(&format!("{{\"{}\":1}}", name("\u{FFFD}", 85))),
+    );
+}
+
+#[test]
+fn listed_paths_can_be_parts() {
+    let long = "x".repeat(40_000);
+    let cut = "x".repeat(32_000);
+    let name = "n".repeat(250);
+    let line = |name: &str, path: &str| format!("\"{name}\":\"{cut}\",\"Truncated\":[\"{path}\"]");
+    good(&format!("\"{name}\":\"{long}\""), &line(&name, &format!("{}…", &name[..100])));
+    bad(&format!("\"{name}\":\"{long}\""), &line(&name, &format!("{}…", "m".repeat(100))));
+    // A dotted name below text is cut with that text.
+    let written = format!("\"a\":\"{{\\\"b\\\":\\\"{cut}\",\"Truncated\":[\"a\"]");
+    good(&format!("\"a.b\":\"{long}\""), &written);
+    bad(&format!("\"c.b\":\"{long}\""), &written);
+}
+
+#[test]
 fn mandatory_members_stay() {
     for name in MANDATORY {
         bad(&format!("\"{name}\":\"1\""), &overflow(&format!("{{\"{name}\":\"1\"}}")));
