@@ -5,7 +5,7 @@
 //! is split here, by its structure ([`shape`]).
 //!
 //! A body that is known to have come whole may be malformed: punctuation that is missing, wrong or too
-//! much costs nothing, and a record that is no JSON costs only itself ([`resync`]).
+//! much costs nothing, and a record that is not JSON costs only itself ([`resync`]).
 
 mod resync;
 mod shape;
@@ -23,7 +23,7 @@ const RECEIVED: usize = 128 * 1024;
 /// element that was cut off before.
 const BUFFER: usize = RECEIVED + 32 * 1024;
 
-/// Of a body that is no array so many bytes are looked at, to say what it is.
+/// The most bytes that are looked at of a body that is not an array, to say what it is.
 const MOST_BEGINNING: usize = 32 * 1024;
 
 /// A larger record than this is a large one, in bytes; Microsoft's largest are a tenth of it.
@@ -34,9 +34,9 @@ const LARGE: usize = 128 * 1024;
 pub enum Element<'a> {
     /// Its bytes as sent, from its first to its last.
     Record(&'a [u8]),
-    /// It was larger than the limit: so many bytes, all of them skipped.
+    /// It was larger than the limit: the number of its bytes, all of them skipped.
     TooLarge(u64),
-    /// It is not JSON: so many bytes, all of them skipped.
+    /// It is not JSON: the number of its bytes, all of them skipped.
     Malformed(u64),
     /// It was offered, and taken.
     Taken,
@@ -101,7 +101,7 @@ pub struct Records<'a, R> {
 
 /// What is at the place of an element.
 enum Found {
-    /// So many bytes, still unconsumed.
+    /// Its number of bytes, which are still unconsumed.
     Record(usize),
     TooLarge(u64),
     Malformed(u64),

@@ -4,10 +4,10 @@
 //! cJSON takes all of it (measured on 4.14.7; `W_JSON_AddField`, `cJSON_ParseWithOpts`). cJSON takes more
 //! than JSON: raw control characters, `01`, `1.`, and as white space all that is not above a blank.
 
-/// So many containers may be open in each other.
+/// The most containers that may be open in each other.
 const MAX_LEVELS: usize = 1000;
 
-/// So many characters make a number at most; what is behind them belongs to the next token.
+/// The most characters of a number; what is behind them belongs to the next token.
 const MAX_NUMBER: usize = 63;
 
 /// Whether cJSON takes all of `text` as an array.

@@ -263,7 +263,7 @@ fn share(
         values.add(AROUND_OVERFLOW, size, OVERFLOW_ROOM);
     }
     let max = leaves.highest(bytes);
-    // Where so many are in objects that these can't be kept whole.
+    // Where objects have too many members to be kept whole.
     let max_of_value = values.highest(bytes).unwrap_or_default();
     let mut shortener = Shortener::new(max_string, guards, out);
     shortener.cut = paths;

@@ -25,7 +25,7 @@ const NAMES_IN_RULES: [&str; 5] =
 /// A longer name is moved, in bytes.
 const MAX_NAME: usize = 256;
 
-/// Of one string so many bytes are written at most, before its end is cut off.
+/// The most bytes of one string that are written before `fit` cuts it.
 const MAX_TEXT: usize = 4 * MAX_LINE;
 
 /// An object with more members finds no room in a line.

@@ -1,6 +1,6 @@
 //! Shortens values: strings between two characters, arrays and objects between two parts.
 //!
-//! All strings and arrays, in whatever objects, may have so many bytes each, and those that need fewer
+//! All strings and arrays, in whatever objects, may have the same number of bytes, and those that need fewer
 //! leave the rest to the others; so small ones stay as they are and the longest are shortened first.
 
 use std::borrow::Cow;

@@ -7,7 +7,7 @@ use super::MAX_STRING;
 /// Shorter integers fit into 32 bits.
 const SHORT: usize = 10;
 
-/// Integers in exponent notation are written out up to so many digits.
+/// The most digits to which an integer in exponent notation is written out.
 const MAX_DIGITS: usize = 40;
 
 /// How a number is written outside arrays, if not as it is spelt. Wazuh's decoder makes a string of it:
@@ -62,7 +62,7 @@ fn value_of(number: &str) -> Value {
     if significant.is_empty() {
         return Value::Small(0);
     }
-    // The value is `significant` and so many zeros, or fewer digits than that before the point.
+    // The value is `significant` with this number of zeros behind it; a negative one makes it a fraction.
     let zeros = exponent
         .unwrap_or(0)
         .saturating_add(signed(digits.len() - significant.len()))

@@ -335,7 +335,7 @@ impl Levels {
         true
     }
 
-    /// Opens what is open in `inner`, up to so many levels in all.
+    /// Opens what is open in `inner`, up to a number of levels in all.
     pub(super) fn push_all(&mut self, inner: &Self, most: usize) {
         let room = most.saturating_sub(self.levels).min(inner.levels);
         for level in 0..room {

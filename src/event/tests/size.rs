@@ -187,7 +187,7 @@ fn a_hundred_thousand_small_fields_leave_the_mandatory_ones_and_the_first() {
     assert_eq!(event["f9"], "");
 }
 
-/// An object of so many fields.
+/// An object with this number of fields.
 fn object(fields: usize) -> Value {
     Value::Object((0..fields).map(|n| (format!("k{n}"), json!(n))).collect())
 }
