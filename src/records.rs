@@ -2,10 +2,10 @@
 //!
 //! Whether an element is valid JSON is judged by [`crate::event`], which reads it anyway and finds a
 //! good record's end on the way. So each object is offered to it first, and only what it can't take
-//! is split here, by its structure ([`shape`]).
+//! is split here, by its structure (`shape`).
 //!
 //! A body that is known to have come whole may be malformed: punctuation that is missing, wrong or too
-//! much costs nothing, and a record that is not JSON costs only itself ([`resync`]).
+//! much costs nothing, and a record that is not JSON costs only itself (`resync`).
 
 mod resync;
 mod shape;
