@@ -28,7 +28,7 @@ pub use self::exclude::Exclude;
 use self::fit::Limits;
 pub use self::kinds::{Kinds, MAX_LEARNED, Saved};
 use self::normalize::{Copied, Marks, Stopped, compact, ordinary};
-use self::rewrite::{NewPath, Rewritten, rewrite, without_actor};
+use self::rewrite::{NewPath, Rewritten, Unknown, rewrite, without_actor};
 use crate::content::ContentType;
 
 const HEAD: &[u8] = br#"{"integration":"office365","office365":{"#;
@@ -235,9 +235,8 @@ impl<'a> LineMaker<'a> {
         let fate = if self.is_excluded(&copied, text) {
             Fate::Excluded
         } else if self.options.normalize {
-            let learns = learning == Learning::Yes;
             let rewritten =
-                rewrite(&self.compact, self.kinds, learns).map_err(|NewPath| Unusable::NewPath)?;
+                self.rewritten(&copied, learning).map_err(|NewPath| Unusable::NewPath)?;
             fit(&rewritten, Limits { bytes: most, normalize: true }, out)
         } else {
             self.append_plain(&copied, most, out)
@@ -247,6 +246,23 @@ impl<'a> LineMaker<'a> {
         self.compact.clear();
         self.compact.shrink_to(MAX_KEPT);
         Ok((fate, copied.length))
+    }
+
+    /// Applies the rules to the compact record. Members of which it has too many teach nothing: none of
+    /// them reaches the index.
+    fn rewritten(&self, copied: &Copied, learning: Learning) -> Result<Rewritten<'_>, NewPath> {
+        // With the two that may be added.
+        let may_be_too_many = copied.fields + ENVELOPE_FIELDS + 2 > MAX_FIELDS;
+        let goes = if may_be_too_many {
+            fit::too_many(&rewrite(&self.compact, self.kinds, Unknown::Assume, &[])?)
+        } else {
+            Vec::new()
+        };
+        let unknown = match learning {
+            Learning::Yes => Unknown::Learn,
+            Learning::No => Unknown::Refuse,
+        };
+        rewrite(&self.compact, self.kinds, unknown, &goes)
     }
 
     /// Appends the compact members as they are, as far as Wazuh can read the line.

@@ -29,8 +29,10 @@ pub(super) struct Member {
     pub(super) text: Vec<u8>,
     /// The length of the key, with its quotes.
     pub(super) key: usize,
+    /// Which of the members it is that the record keeps.
+    pub(super) place: usize,
     pub(super) field: Option<KnownField>,
-    /// Whether we add it.
+    /// Whether it is of our making, so that it stays.
     pub(super) is_ours: bool,
 }
 
@@ -179,6 +181,13 @@ fn write_with(
 
 fn decoded_key(member: &Member) -> String {
     decoded(member.key()).unwrap_or_default().into_owned()
+}
+
+/// Which members of the record go because it has too many fields, by their `place`.
+pub(super) fn too_many(record: &Rewritten<'_>) -> Vec<usize> {
+    let max = MAX_FIELDS - ENVELOPE_FIELDS;
+    let goes = too_many_fields(&record.members, !record.overflow.is_empty(), max);
+    goes.into_iter().filter_map(|at| Some(record.members.get(at)?.place)).collect()
 }
 
 /// Which members go so that the others make `max` fields at most: the one with the most first, of equals

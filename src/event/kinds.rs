@@ -17,7 +17,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 use serde::{Deserialize, Serialize};
 
 use self::tree::Tree;
-pub(super) use self::tree::{Kind, Known, Path, PathId, ROOT};
+pub(super) use self::tree::{Kind, Known, NOWHERE, Path, PathId, ROOT};
 use crate::timestamp::{HOUR, Timestamp};
 use crate::words::excerpt;
 

@@ -643,10 +643,12 @@ impl<'a> Copy<'a> {
         self.found.fields += usize::from(self.arrays == 0 && end - at > 2);
     }
 
-    /// Copies up to `at`.
+    /// Copies up to `at`, unless that is copied already.
     fn flush(&mut self, at: usize) {
-        self.out.extend_from_slice(self.record.get(self.copied..at).unwrap_or_default());
-        self.copied = at;
+        if let Some(fresh) = self.record.get(self.copied..at) {
+            self.out.extend_from_slice(fresh);
+            self.copied = at;
+        }
     }
 
     /// Writes `token` in the place of what is at `range`.

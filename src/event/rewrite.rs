@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::fields::fields_of;
 use super::fit::Member;
 use super::json::{Items, Part, beginning, cut, decoded, inside, quote, quote_text};
-use super::kinds::{Full, Kind, Kinds, Path, PathId, ROOT};
+use super::kinds::{Full, Kind, Kinds, NOWHERE, Path, PathId, ROOT};
 use super::known_field::KnownField;
 use super::names::{first_segment, repaired};
 use super::overflow::Overflow;
@@ -43,24 +43,40 @@ pub(super) struct Rewritten<'a> {
     pub(super) overflow: Overflow<'a>,
 }
 
+/// What becomes of a path whose kind is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// Its kind is learned.
+    Learn,
+    /// The record is refused.
+    Refuse,
+    /// It holds what it holds here, and nothing is learned: to see what the record becomes.
+    Assume,
+}
+
 /// It has a path whose kind is not known, and none may be learned now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NewPath;
 
-/// Rewrites a record, whose `members` have a comma behind each. `learn`: whether kinds may be learned.
+/// Rewrites a record, whose `members` have a comma behind each. `goes`: the members, by `Member::place`, of which the record has too many; they teach nothing.
 ///
 /// # Errors
 /// It has a path of an unknown kind, and may not learn.
 pub(super) fn rewrite<'a>(
     members: &'a [u8],
     kinds: &'a Kinds,
-    learn: bool,
+    unknown: Unknown,
+    goes: &[usize],
 ) -> Result<Rewritten<'a>, NewPath> {
     let mut rewriter =
-        Rewriter { kinds, learn, place: String::new(), arrays: 0, overflow: Overflow::default() };
+        Rewriter { kinds, unknown, place: String::new(), arrays: 0, overflow: Overflow::default() };
     let (kept, address) = rewriter.record(members);
     let mut written = Vec::new();
-    for member in kept {
+    for (place, member) in kept.into_iter().enumerate() {
+        if goes.contains(&place) {
+            rewriter.push(&member.name, member.value);
+            continue;
+        }
         let mut text = Vec::with_capacity(member.key.len() + member.value.len().min(MAX_LINE) + 16);
         let key = match &address {
             Some(address) if member.name == CLIENT_IP => {
@@ -71,8 +87,10 @@ pub(super) fn rewrite<'a>(
         };
         if let Some(key) = key {
             let field = KnownField::plain(member.first_segment().as_bytes());
-            let is_ours = address.is_some() && member.name == ADDRESS_PORT;
-            written.push(Member { text, key, field, is_ours });
+            // The bare address stays with what it was taken from.
+            let is_ours = address.is_some()
+                && [CLIENT_IP, ADDRESS_PORT].iter().any(|name| member.name == *name);
+            written.push(Member { text, key, place, field, is_ours });
         }
     }
     Ok(Rewritten { members: written, overflow: rewriter.overflow })
@@ -86,8 +104,9 @@ pub(super) fn without_actor(members: &[u8]) -> Rewritten<'_> {
         if first_segment(&name) == "actor" {
             rewritten.overflow.push(&name, value);
         } else {
-            let (field, is_ours) = (KnownField::of(key), false);
-            rewritten.members.push(Member { text: text.to_vec(), key: key.len(), field, is_ours });
+            let (text, key, field) = (text.to_vec(), key.len(), KnownField::of(key));
+            let place = rewritten.members.len();
+            rewritten.members.push(Member { text, key, place, field, is_ours: false });
         }
     }
     rewritten
@@ -95,7 +114,7 @@ pub(super) fn without_actor(members: &[u8]) -> Rewritten<'_> {
 
 struct Rewriter<'a> {
     kinds: &'a Kinds,
-    learn: bool,
+    unknown: Unknown,
     /// Where it is: `Item.Folders[3].Path`.
     place: String,
     /// How many arrays it is in.
@@ -440,14 +459,16 @@ impl<'a> Rewriter<'a> {
     /// What a path holds; where that is not known, `kind` from now on.
     fn known(&self, parent: PathId, name: &str, kind: Kind) -> Result<Path, Stop> {
         if let Some(known) = self.kinds.find(parent, name.as_bytes()) {
-            Ok(known.path)
-        } else if self.learn {
-            let learned = self.kinds.learn(parent, name, kind);
-            learned.map(|known| known.path).map_err(|Full| Stop::Move)
-        } else if self.kinds.is_full() {
-            Err(Stop::Move)
-        } else {
-            Err(Stop::NewPath)
+            return Ok(known.path);
+        }
+        match self.unknown {
+            Unknown::Assume => Ok(Path { id: NOWHERE, kind }),
+            Unknown::Learn => {
+                let learned = self.kinds.learn(parent, name, kind);
+                learned.map(|known| known.path).map_err(|Full| Stop::Move)
+            }
+            Unknown::Refuse if self.kinds.is_full() => Err(Stop::Move),
+            Unknown::Refuse => Err(Stop::NewPath),
         }
     }
 }

@@ -384,6 +384,24 @@ fn a_record_that_may_not_teach_is_refused_and_teaches_nothing() {
 }
 
 #[test]
+fn members_of_which_there_are_too_many_teach_nothing() {
+    let kinds = Kinds::default();
+    let wide = record(&numbered(10_000, "1"));
+    let line = line_by(&kinds, &NORMALIZE, wide.as_bytes()).unwrap();
+    // Beside the record's own ten, the envelope's two and Overflow. Truncated takes the place of one.
+    assert_eq!(kinds.learned_paths(), MAX_FIELDS - 13);
+    assert!(line.contains("\"k241\":1,") && !line.contains("\"k242\":1,"));
+    let object = format!("{{{}}}", &numbered(300, "1")[1..]);
+    let wide = format!("{{\"Id\":\"1\",\"Zone\":{object},\"new\":\"x\"}}");
+    line_by(&kinds, &NORMALIZE, wide.as_bytes()).unwrap();
+    assert_by(
+        &kinds,
+        &NORMALIZE,
+        &[(r#""Zone":"x","new":{"a":1}"#, r#""Zone":"x","new":"{\"a\":1}""#)],
+    );
+}
+
+#[test]
 fn when_too_many_paths_are_known_members_with_a_new_one_are_moved() {
     let kinds = Kinds::default();
     for n in 0..MAX_LEARNED / 64 {

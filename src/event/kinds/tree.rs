@@ -55,6 +55,9 @@ pub(in crate::event) struct Path {
 /// The record itself.
 pub(in crate::event) const ROOT: Path = Path { id: PathId(0), kind: Kind::Object };
 
+/// A path that nothing is in.
+pub(in crate::event) const NOWHERE: PathId = PathId(u32::MAX);
+
 /// Paths as a tree of names, with an index by parent and name.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
@@ -100,7 +103,7 @@ impl Tree {
         // The record is a member of nothing.
         tree.nodes.reserve(text.len() / 16);
         tree.nodes.push(Node {
-            parent: PathId(u32::MAX),
+            parent: NOWHERE,
             key: Box::default(),
             hash: 0,
             kind: ROOT.kind,
