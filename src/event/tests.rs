@@ -4,6 +4,7 @@ mod received;
 mod size;
 mod table;
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -674,5 +675,33 @@ fn what_is_no_object_or_no_json_is_refused_and_leaves_nothing_behind() {
         "{\"a\":\"b}",
     ] {
         assert!(line(text.as_bytes()) == Err(Unusable::Malformed), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_line_is_json_and_accepted_just_when_serde_json_accepts_the_record(
+        text in r#"\{("[a-c\\u0-9" ]{0,6}":[-0-9eE.tnulra\[\]{}",\\ ]{0,9},?){0,3}\}"#,
+    ) {
+        let object = serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
+        // serde_json refuses numbers beyond f64, lone surrogates and double keys differently; only
+        // what it accepts must be accepted, and only JSON may come out.
+        match line(text.as_bytes()) {
+            Ok(line) => {
+                prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&line).is_ok());
+            }
+            Err(_) => prop_assert!(!object, "{}", text),
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(record in prop::collection::vec(any::<u8>(), 0..100)) {
+        let (kinds, mut out) = (Kinds::default(), Vec::new());
+        let mut maker = LineMaker::new(&NORMALIZE, &kinds);
+        let (dlp, id) = (ContentType::Dlp, &mut Vec::new());
+        if maker.append_line(&record, dlp, Learning::Yes, id, &mut out).is_ok() {
+            prop_assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
+            prop_assert!(std::str::from_utf8(&out).is_ok());
+        }
     }
 }
