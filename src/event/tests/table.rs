@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use office365_simulator::story::story;
+use wazuh_receiver::fidelity::MANDATORY;
 use wazuh_receiver::json::{Json, parse_as_sent};
 
 use super::*;
@@ -67,16 +68,7 @@ fn every_line_of_the_table_is_a_path_of_its_kind() {
         assert_eq!(found.kind, expected, "{dotted}");
     }
     // What the template, the rules, the notices and this program itself need.
-    for name in [
-        "Id",
-        "RecordType",
-        "CreationTime",
-        "Operation",
-        "OrganizationId",
-        "UserType",
-        "UserKey",
-        "Workload",
-        "UserId",
+    let others = [
         "ClientIP",
         "ResultStatus",
         "Actor.ID",
@@ -94,7 +86,8 @@ fn every_line_of_the_table_is_a_path_of_its_kind() {
         "from",
         "to",
         "content_id",
-    ] {
+    ];
+    for name in MANDATORY.iter().chain(&others) {
         assert_eq!(path(&kinds, name).map(|path| path.kind), Some(Kind::Text), "{name}");
     }
     assert_eq!(path(&kinds, ""), None);
