@@ -220,7 +220,7 @@ impl Document<'_> {
 fn dynamic_type(value: &Json) -> Type {
     match value {
         Json::Bool(_) => Type::Boolean,
-        // Wazuh prints numbers anew: `6.0` as `6`, and long ones with an exponent.
+        // Wazuh prints numbers in its own way: `6.0` as `6`, and long ones with an exponent.
         Json::Number(spelling) => match spelling.parse::<f64>() {
             Ok(number) if number.fract() == 0.0 && number.abs() < 1e15 => Type::Long,
             _ => Type::Float,
