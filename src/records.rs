@@ -143,7 +143,7 @@ impl<'a, R: Read> Records<'a, R> {
     /// # Errors
     /// The body can't be read, is no array or is cut. Elements handed out before are good.
     pub fn next_element(&mut self) -> Result<Option<Element<'_>>, SplitError> {
-        self.next_or_take(|_| None)
+        self.next(None::<fn(&[u8]) -> Option<usize>>)
     }
 
     /// The same, but an object is offered to `take` first, with what has been read behind it. `take`
@@ -153,13 +153,20 @@ impl<'a, R: Read> Records<'a, R> {
     /// As [`next_element`](Self::next_element).
     pub fn next_or_take(
         &mut self,
-        mut take: impl FnMut(&[u8]) -> Option<usize>,
+        take: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Option<Element<'_>>, SplitError> {
+        self.next(Some(take))
+    }
+
+    fn next(
+        &mut self,
+        mut take: Option<impl FnMut(&[u8]) -> Option<usize>>,
     ) -> Result<Option<Element<'_>>, SplitError> {
         loop {
             let Some(first) = self.begin()? else {
                 return Ok(None);
             };
-            if first == b'{' {
+            if let Some(take) = take.as_mut().filter(|_| first == b'{') {
                 let mut taken = take(self.ahead());
                 if taken.is_none() && self.is_cut_off() {
                     self.fill()?;
