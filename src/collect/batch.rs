@@ -143,9 +143,11 @@ impl<'a, 'm> Batch<'a, 'm> {
         self.excluded_since = reached.excluded_since;
     }
 
-    /// How far the blob is dealt with once this batch is written. Exact only behind `end`.
+    /// How far the blob is dealt with once this batch is written: up to the elements at its end whose
+    /// notice is not among the lines.
     pub(super) fn reached(&self) -> Reached {
-        Reached { elements: self.reached, excluded_since: self.excluded_since }
+        let elements = self.unusable.as_ref().map_or(self.reached, |unused| unused.first - 1);
+        Reached { elements, excluded_since: self.excluded_since }
     }
 
     /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
@@ -207,16 +209,17 @@ impl<'a, 'm> Batch<'a, 'm> {
     /// `before`.
     fn added(&mut self, fate: Fate, index: u64, before: usize) {
         self.reached = index;
+        // The notice of what precedes comes first. A record that a filter leaves out moves the mark as
+        // well, so it may not pass elements that are not reported yet.
+        if self.unusable.is_some() {
+            let notice = self.notice();
+            self.lines.splice(before..before, notice);
+        }
         match fate {
             Fate::Excluded => self.excluded_since += 1,
             Fate::Whole | Fate::Shortened => {
                 self.counts.events += 1;
                 self.counts.shortened += u64::from(fate == Fate::Shortened);
-                // The notice of what precedes comes first.
-                if self.unusable.is_some() {
-                    let notice = self.notice();
-                    self.lines.splice(before..before, notice);
-                }
             }
         }
         if !self.id.is_empty() {
@@ -237,12 +240,11 @@ impl<'a, 'm> Batch<'a, 'm> {
         self.lines.extend(notice);
     }
 
-    /// The blob is tried again: nothing is told of elements at its end that could not be events, and they
-    /// are not dealt with.
+    /// The blob is tried again: elements at its end that could not be events are not reported, and not
+    /// dealt with.
     pub(super) fn leave_open(&mut self) {
-        if let Some(unused) = self.unusable.take() {
-            self.reached = unused.first - 1;
-        }
+        self.reached = self.reached().elements;
+        self.unusable = None;
     }
 
     /// The notice of the last elements, if they can't be events.
@@ -387,6 +389,30 @@ mod tests {
                  more)",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_not_reported_is_not_dealt_with() {
+        let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
+        let options = Options { normalize: true, exclude };
+        let mut lines = Vec::new();
+        let mut maker = LineMaker::new(&options, kinds());
+        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        batch.add(&Element::Record(br#"{"Id":"a"}"#), 1, Learning::Yes);
+        batch.add(&Element::Malformed(9), 2, Learning::Yes);
+        batch.add(&Element::Malformed(9), 3, Learning::Yes);
+        assert_eq!(batch.reached().elements, 1);
+        // A record that is left out moves the mark, so what precedes it is reported.
+        batch.add(&Element::Record(br#"{"Id":"b","Operation":"no"}"#), 4, Learning::Yes);
+        assert_eq!((batch.reached().elements, batch.mark().unwrap().0), (4, 4));
+        assert_eq!(batch.gaps().count(), 1);
+        // Another kind of fault reports the first, and is not reported itself.
+        batch.add(&Element::Malformed(9), 5, Learning::Yes);
+        batch.add(&Element::TooLarge(9), 6, Learning::Yes);
+        assert_eq!((batch.gaps().count(), batch.reached().elements), (1, 5));
+        batch.leave_open();
+        batch.end();
+        assert_eq!((batch.gaps().count(), batch.reached().elements), (0, 5));
     }
 
     #[test]
