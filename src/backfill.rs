@@ -41,11 +41,11 @@ const EVENT_SIZE: u64 = 1300;
 pub fn run(common: &Common, window: &PastWindow, here: bool) -> Result<u8, Error> {
     let home = Home::open(&common.home)?;
     // Only a record of what was done: what matters is told on stdout and stderr.
-    let _ = logging::start(&home.log());
+    let _ = logging::start(home.open_log());
     let config = read_config(common, &home)?;
     log::set_max_level(common.log_level.unwrap_or(config.log_level));
     if here {
-        let Loaded { state, .. } = home.look().load_state()?;
+        let Loaded { state, .. } = home.look()?.load_state()?;
         let past = Past::of(&config, &state, window)?;
         return here::write(&home, config, &state, &past);
     }
@@ -169,9 +169,7 @@ fn queue(home: &Home, config: &Config, window: &PastWindow) -> Result<(State, Ve
             }
         }
     }
-    let saved = folder
-        .prepare_save(0)
-        .and_then(|prepared| folder.save_state(prepared, &state, keep_previous));
+    let saved = folder.prepare_save(0, keep_previous).and_then(|save| save.commit(&state));
     saved.map_err(|error| Error::Run(format!("the state can't be saved: {error}")))?;
     for line in &lines {
         log::warn!("backfill: {line}");

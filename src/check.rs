@@ -29,6 +29,7 @@ use crate::parent;
 use crate::setup::{config_path, confine, network, read_config, tenants_named};
 use crate::state::State;
 use crate::store::{AGENT, Home, OSSEC, sha256};
+use crate::thread::thread;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -163,7 +164,7 @@ fn check_tenants(context: &Context<'_>, tenants: &[Arc<Tenant>]) -> Vec<Findings
     thread::scope(|scope| {
         for _ in 1..tenants.len().min(context.config.max_connections) {
             // Where no more threads can be started, fewer do it.
-            let _ = thread::Builder::new().spawn_scoped(scope, work);
+            let _ = thread("check").spawn_scoped(scope, work);
         }
         work();
     });

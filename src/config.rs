@@ -59,6 +59,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// What an administrator should know though it is no error.
     pub warnings: Vec<String>,
+    /// The group that may write to the file: what it names must be readable by that group.
+    pub writers: Option<u32>,
 }
 
 /// One `api_auth` block.
@@ -178,6 +180,13 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
         reader.block(document.root_element())?;
     }
     reader.finish()
+}
+
+/// Whether this is a whole ossec.conf, and not only our block.
+#[must_use]
+pub fn is_whole_ossec(bytes: &[u8]) -> bool {
+    let (roots, _) = blocks(&lossy(bytes), "ossec_config");
+    !roots.is_empty()
 }
 
 /// `bytes` as text, with U+FFFD for what is no UTF-8; a copy, but wiped.

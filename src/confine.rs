@@ -20,6 +20,8 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, no_new_privs, set_capabilities, set_no_new_privs,
 };
 
+use crate::store::Dir;
+
 /// What is asked of Landlock; a kernel that knows less gives that. The later ones bring rights that
 /// concern no file of ours.
 const LANDLOCK: ABI = ABI::V6;
@@ -51,15 +53,14 @@ const LIBRARIES: &[&str] = if cfg!(target_env = "gnu") {
 
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 const READ_FILE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile});
-const WRITE_FILE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile});
 const REPLACE: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | RemoveFile | MakeReg | Truncate});
 
 /// The files that are still needed once the network is spoken to, besides those that resolve names.
 #[derive(Debug, Default)]
 pub struct Reach {
-    /// A folder whose files are replaced.
-    pub folder: Option<PathBuf>,
+    /// Our own folder, whose files are replaced.
+    pub folder: Option<Dir>,
     /// Files that are read.
     pub files: Vec<PathBuf>,
 }
@@ -113,6 +114,9 @@ fn to_files(reach: &Reach) -> Result<RulesetStatus, RulesetError> {
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?;
+    if let Some(folder) = &reach.folder {
+        (&mut rules).add_rule(PathBeneath::new(folder, REPLACE))?;
+    }
     let mut allow = |path: &Path, access: BitFlags<AccessFs>| {
         // What is not there need not be reached.
         let Ok(path) = PathFd::new(path) else {
@@ -120,9 +124,6 @@ fn to_files(reach: &Reach) -> Result<RulesetStatus, RulesetError> {
         };
         (&mut rules).add_rule(PathBeneath::new(path, access)).map(drop)
     };
-    if let Some(folder) = &reach.folder {
-        allow(folder, REPLACE)?;
-    }
     for file in &reach.files {
         allow(file, READ_FILE)?;
     }
@@ -132,8 +133,6 @@ fn to_files(reach: &Reach) -> Result<RulesetStatus, RulesetError> {
     if let Some(folder) = resolvers_folder() {
         allow(&folder, READ)?;
     }
-    // Where stdout and stderr lead when a run has written all.
-    allow(Path::new("/dev/null"), WRITE_FILE)?;
     rules.restrict_self().map(|status| status.ruleset)
 }
 
@@ -208,7 +207,8 @@ mod tests {
         }
         std::os::unix::fs::symlink(path("other"), path("own/link")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let reach = Reach { folder: Some(path("own")), files: vec![path("secret"), path("none")] };
+        let own = Dir::open(&path("own")).unwrap();
+        let reach = Reach { folder: Some(own), files: vec![path("secret"), path("none")] };
         confined(&reach, |status| {
             // What saving a state does.
             fs::write(path("own/state.new"), "new").unwrap();
@@ -218,7 +218,6 @@ mod tests {
             fs::remove_file(path("own/previous")).unwrap();
             assert_eq!(fs::read_to_string(path("own/state")).unwrap(), "new");
             assert_eq!(fs::read_to_string(path("secret")).unwrap(), "secret");
-            assert!(File::options().write(true).open("/dev/null").is_ok());
             assert!(fs::read("/etc/hosts").is_ok() && fs::read("/etc/resolv.conf").is_ok());
             TcpStream::connect(listener.local_addr().unwrap()).unwrap();
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::auth::{ClientCertificate, Credentials, PrivateKey};
-use crate::config::{Credential, Tenant};
+use crate::config::{Config, Credential, Tenant};
 use crate::secret::Secret;
 use crate::store::Home;
 use crate::timestamp::Timestamp;
@@ -15,19 +15,26 @@ use crate::timestamp::Timestamp;
 const UNNAMED: &str =
     "the file (its name is not shown: it has no slash, so it may be the secret itself)";
 
-/// Loads a tenant's credentials. `clocks` are those that a certificate's validity is judged by.
+/// Loads the credentials of a tenant of `config`. `clocks` are those that a certificate's validity is judged by.
 ///
 /// # Errors
 /// They can't be used; the text names the option, the file and the remedy.
-pub fn load(home: &Home, tenant: &Tenant, clocks: [Timestamp; 2]) -> Result<Credentials, String> {
+pub fn load(
+    home: &Home,
+    config: &Config,
+    tenant: &Tenant,
+    clocks: [Timestamp; 2],
+) -> Result<Credentials, String> {
+    let writers = config.writers;
     match &tenant.credential {
         Credential::Secret(secret) => Ok(Credentials::ClientSecret(secret.clone())),
-        Credential::SecretFile(path) => secret(home, path)
+        Credential::SecretFile(path) => secret(home, path, writers)
             .map(Credentials::ClientSecret)
             .map_err(|why| format!("client_secret_path: {why}")),
         Credential::Certificate { certificate, key } => {
-            let key = private_key(home, key).map_err(|why| format!("client_key_path: {why}"))?;
-            let certificate = client_certificate(home, certificate, key, clocks)
+            let key =
+                private_key(home, key, writers).map_err(|why| format!("client_key_path: {why}"))?;
+            let certificate = client_certificate(home, certificate, key, writers, clocks)
                 .map_err(|why| format!("client_certificate_path: {why}"))?;
             Ok(Credentials::Certificate(Arc::new(certificate)))
         }
@@ -46,10 +53,10 @@ pub fn files(home: &Home, tenant: &Tenant) -> Vec<PathBuf> {
     }
 }
 
-fn secret(home: &Home, path: &Path) -> Result<Secret, String> {
+fn secret(home: &Home, path: &Path, writers: Option<u32>) -> Result<Secret, String> {
     let resolved = home.resolve(path);
     let file = shown(path, &resolved);
-    let bytes = home.read_private(&resolved);
+    let bytes = home.read_private(&resolved, writers);
     let bytes = bytes.map_err(|error| hide(&error.to_string(), &resolved, &file))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{file} is not UTF-8 text"))?;
     match text.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']) {
@@ -60,18 +67,18 @@ fn secret(home: &Home, path: &Path) -> Result<Secret, String> {
 
 /// Whether there is white space around the secret in a tenant's file, which [`load`] leaves out.
 #[must_use]
-pub fn has_white_space(home: &Home, tenant: &Tenant) -> bool {
+pub fn has_white_space(home: &Home, config: &Config, tenant: &Tenant) -> bool {
     let Credential::SecretFile(path) = &tenant.credential else {
         return false;
     };
-    let bytes = home.read_private(&home.resolve(path)).unwrap_or_default();
+    let bytes = home.read_private(&home.resolve(path), config.writers).unwrap_or_default();
     bytes.trim_ascii().len() < bytes.len()
 }
 
-fn private_key(home: &Home, path: &Path) -> Result<PrivateKey, String> {
+fn private_key(home: &Home, path: &Path, writers: Option<u32>) -> Result<PrivateKey, String> {
     let resolved = home.resolve(path);
     let file = shown(path, &resolved);
-    let pem = home.read_private(&resolved);
+    let pem = home.read_private(&resolved, writers);
     let pem = pem.map_err(|error| hide(&error.to_string(), &resolved, &file))?;
     PrivateKey::read(&pem).map_err(|why| format!("{file} can't be used: {why}"))
 }
@@ -80,13 +87,14 @@ fn client_certificate(
     home: &Home,
     path: &Path,
     key: PrivateKey,
+    writers: Option<u32>,
     clocks: [Timestamp; 2],
 ) -> Result<ClientCertificate, String> {
     let path = home.resolve(path);
-    let mut pem = home.read_certificate(&path).map_err(|error| error.to_string())?;
+    let mut pem = home.read_certificate(&path, writers).map_err(|error| error.to_string())?;
     if memmem::find(&pem, b"PRIVATE KEY-----").is_some() {
         // Then it is no public file.
-        pem = home.read_private(&path).map_err(|error| error.to_string())?;
+        pem = home.read_private(&path, writers).map_err(|error| error.to_string())?;
     }
     ClientCertificate::read(&pem, key, clocks)
         .map_err(|why| format!("{} can't be used: {why}", path.display()))

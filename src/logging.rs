@@ -4,31 +4,25 @@
 //! stderr that is no terminal is pointed at the log, which catches even the runtime's own last
 //! words.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal, LineWriter, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
-use crate::store::open_flags;
 use crate::words::one_line;
 
-/// Opens the log for a poll: points a stderr that is no terminal at it, shows messages on one that
+/// Takes `file` as a poll's log: points a stderr that is no terminal at it, shows messages on one that
 /// is, and makes panics end in exit code 1.
 ///
 /// Call it once, before any thread is started: the local time zone can't be read later. Messages
 /// below `warning` are not logged until [`log::set_max_level`] says so.
 ///
 /// # Errors
-/// The log can't be opened; stderr is quiet nevertheless.
-pub fn start_quiet(path: &Path) -> io::Result<()> {
+/// The log could not be opened; stderr is quiet nevertheless.
+pub fn start_quiet(file: io::Result<File>) -> io::Result<()> {
     let terminal = io::stderr().is_terminal();
-    let file = open(path);
     if !terminal {
         match &file {
             Ok(file) => rustix::stdio::dup2_stderr(file)?,
@@ -62,12 +56,12 @@ pub fn end_on_panic(aloud: bool) {
     }));
 }
 
-/// Opens the log for a command that a person calls, who is told by stdout and stderr.
+/// Takes `file` as the log of a command that a person calls, who is told by stdout and stderr.
 ///
 /// # Errors
-/// It can't be opened.
-pub fn start(path: &Path) -> io::Result<()> {
-    log_to(vec![logger(LineWriter::new(open(path)?))]);
+/// It could not be opened.
+pub fn start(file: io::Result<File>) -> io::Result<()> {
+    log_to(vec![logger(LineWriter::new(file?))]);
     Ok(())
 }
 
@@ -75,27 +69,6 @@ fn log_to(loggers: Vec<Box<dyn Log>>) {
     if log::set_boxed_logger(Box::new(WazuhForm(loggers))).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let existed = path.exists();
-    // Without blocking: somebody may have put a pipe there that nobody reads. And without following a
-    // link: Wazuh's group may make one in that folder, to any file of root's.
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o640);
-    options.custom_flags(open_flags(OFlags::NONBLOCK | OFlags::NOFOLLOW));
-    let file = options.open(path).map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::LOOP) => io::Error::other("it is a symbolic link: put a file there"),
-        _ => error,
-    })?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    if !existed {
-        // Whatever the umask is.
-        file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
-    }
-    Ok(file)
 }
 
 fn logger(writer: impl Write + Send + 'static) -> Box<dyn Log> {

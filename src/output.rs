@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_getfl, major, minor};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 /// Wazuh keeps 64 MiB of a run's output; here a run ends even in the middle of a blob.
@@ -19,11 +21,16 @@ const FOR_NOTICES: u64 = 256 * 1024;
 /// Any user may ask for so much, unless the administrator says otherwise (pipe(7)).
 const PIPE: usize = 1024 * 1024;
 
+/// The numbers of `/dev/null` (null(4)).
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
 /// Where events and notices go.
 #[derive(Debug)]
 pub struct Output {
     stdout: Mutex<Stdout>,
     changed: Condvar,
+    /// What takes stdout's place at the end, open since the beginning: then nothing can be missing.
+    nowhere: OwnedFd,
     written: AtomicU64,
     /// Bytes that may be written of all, and of these of notices.
     most: u64,
@@ -66,7 +73,7 @@ impl Output {
     /// at once.
     ///
     /// # Errors
-    /// The descriptor can't be duplicated.
+    /// What is written would reach nobody, or stdout could not be let go of at the end.
     pub fn stdout() -> io::Result<Self> {
         Self::bounded(MOST, FOR_NOTICES)
     }
@@ -81,13 +88,15 @@ impl Output {
 
     fn bounded(most: u64, most_notices: u64) -> io::Result<Self> {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        check_open(&stdout)?;
+        let nowhere = nowhere()?;
         // What is no pipe, or may not grow, is as good.
         if fcntl_getpipe_size(&stdout).is_ok_and(|size| size < PIPE) {
             let _ = fcntl_setpipe_size(&stdout, PIPE);
         }
         let stdout = Mutex::new(Stdout::Here(stdout));
         let (changed, written) = (Condvar::new(), AtomicU64::new(0));
-        Ok(Self { stdout, changed, written, most, most_notices })
+        Ok(Self { stdout, changed, nowhere, written, most, most_notices })
     }
 
     /// Bytes written so far.
@@ -137,6 +146,34 @@ impl Output {
     }
 }
 
+/// Checks that what is written to stdout goes somewhere.
+///
+/// Where a process is started without a stdout, Rust's runtime opens `/dev/null` in its place, for reading
+/// and writing. Who wants to write to it opens it for writing only.
+fn check_open(stdout: &File) -> io::Result<()> {
+    let (meta, access) = (stdout.metadata()?, fcntl_getfl(stdout)? & OFlags::ACCMODE);
+    let is_null = meta.file_type().is_char_device()
+        && (major(meta.rdev()), minor(meta.rdev())) == NULL_DEVICE;
+    let why = if access == OFlags::RDONLY {
+        "it is open for reading only"
+    } else if is_null && access == OFlags::RDWR {
+        "it is closed"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::other(format!(
+        "{why}, so all events would be lost: nothing is fetched; start this program by Wazuh's command \
+         wodle, or with a stdout that somebody reads"
+    )))
+}
+
+/// A file that takes whatever is written to it and passes nothing on: `/dev/null`, or, where that is
+/// missing, a pipe that nobody reads.
+fn nowhere() -> io::Result<OwnedFd> {
+    let null = File::options().write(true).open("/dev/null").map(OwnedFd::from);
+    null.or_else(|_| io::pipe().map(|(_, writer)| writer.into()))
+}
+
 impl Turn<'_> {
     /// Writes whole lines of events.
     ///
@@ -173,11 +210,10 @@ impl Turn<'_> {
     /// that it will get. Stderr is no part of the pipe since the log was opened (see `logging`).
     ///
     /// # Errors
-    /// `/dev/null` can't be opened or put in their place.
+    /// Nothing can be put in its place.
     pub fn close(mut self) -> io::Result<()> {
         self.stdout = None;
-        let null = File::options().write(true).open("/dev/null")?;
-        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stdout(&self.output.nowhere)?;
         Ok(())
     }
 }

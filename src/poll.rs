@@ -40,7 +40,7 @@ const LAST_WRITE: Duration = Duration::from_millis(300);
 pub fn run(common: &Common, dry_run: bool, begun: Instant) -> Result<u8, Error> {
     let signals = signals();
     let home = Home::open(&common.home)?;
-    let log = logging::start_quiet(&home.log());
+    let log = logging::start_quiet(home.open_log());
     if let Err(error) = &log {
         // Seen on a terminal only.
         log::error!("{} can't be written: {error}", home.log().display());
@@ -89,9 +89,9 @@ fn poll(
     let output = Arc::new(output);
     let config = Arc::new(config);
     let folder = (!look).then(|| frame.folder.clone());
-    let path = folder.as_ref().map(|folder| folder.path().to_owned());
+    let dir = folder.as_ref().and_then(|folder| folder.dir().ok().cloned());
     let kinds = frame.folder.load_kinds(clock.now());
-    confine(&http, &config.tenants, &Reach { folder: path, files: Vec::new() });
+    confine(&http, &config.tenants, &Reach { folder: dir, files: Vec::new() });
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
         api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
@@ -163,7 +163,7 @@ pub fn misused(Misuse { error, home, dry_run }: Misuse) -> Result<u8, Error> {
     let Some(home) = home.and_then(|home| Home::open(&home).ok()) else {
         return Err(error);
     };
-    if logging::start_quiet(&home.log()).is_err() {
+    if logging::start_quiet(home.open_log()).is_err() {
         return Err(error);
     }
     Ok(ended_badly(&home, &error, dry_run || io::stdout().is_terminal()))
@@ -233,7 +233,7 @@ fn start_tenants(
                 stream
             });
         }
-        let credentials = credentials::load(home, tenant, [local_now(), now]);
+        let credentials = credentials::load(home, config, tenant, [local_now(), now]);
         let token = tokens.find(tenant, now);
         TenantStart { config: Arc::clone(tenant), credentials, token, state: kept, has_new_stream }
     };

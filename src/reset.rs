@@ -23,14 +23,12 @@ pub fn run(
 ) -> Result<String, Error> {
     let home = Home::open(&common.home)?;
     // Only a record of what was done: what matters is told on stdout and stderr.
-    let _ = logging::start(&home.log());
+    let _ = logging::start(home.open_log());
     let folder = home.folder()?;
     let _lock = wait_for_lock(&folder)?;
     let Loaded { mut state, keep_previous, .. } = folder.load_state()?;
     let text = reset(&mut state, tenant, content_type, to)?;
-    let saved = folder
-        .prepare_save(0)
-        .and_then(|prepared| folder.save_state(prepared, &state, keep_previous));
+    let saved = folder.prepare_save(0, keep_previous).and_then(|save| save.commit(&state));
     saved.map_err(|error| Error::Run(format!("the state can't be saved: {error}")))?;
     log::warn!("reset: {text}");
     Ok(format!("{text}\n"))

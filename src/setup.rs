@@ -12,7 +12,7 @@ use crate::confine::{Confinement, Reach, before_the_network};
 use crate::error::Error;
 use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
 use crate::proxy::Environment;
-use crate::store::{Folder, Home, Lock, read_stdin};
+use crate::store::{ConfigFile, Folder, Home, Lock, read_stdin};
 
 /// Reads the configuration.
 ///
@@ -22,8 +22,17 @@ pub fn read_config(common: &Common, home: &Home) -> Result<Config, Error> {
     let Some(path) = config_path(common, home) else {
         return config::parse("(stdin)", &read_stdin()?).map_err(Error::Config);
     };
-    let bytes = home.read_config(&path)?;
-    config::parse(&path.display().to_string(), &bytes).map_err(Error::Config)
+    let ConfigFile { bytes, writers } = home.read_config(&path)?;
+    let name = path.display().to_string();
+    // Wazuh gives its own group the right to write to ossec.conf.
+    if writers.is_some() && (path == home.config() || !config::is_whole_ossec(&bytes)) {
+        return Err(Error::Setup(format!(
+            "{name} is not used because its group may write to it, and could so have any file of \
+             root's sent anywhere: chmod g-w {name}"
+        )));
+    }
+    let config = config::parse(&name, &bytes).map_err(Error::Config)?;
+    Ok(Config { writers, ..config })
 }
 
 /// The configuration's file; none for stdin.
@@ -48,7 +57,9 @@ pub fn network(config: &Config, home: &Home) -> Result<Network, Error> {
                 let path = path.display();
                 Error::Setup(format!("configuration: ca_path {path} can't be used: {why}"))
             };
-            let pem = home.read_bundle(&home.resolve(path)).map_err(|why| unusable(&why))?;
+            let pem = home
+                .read_bundle(&home.resolve(path), config.writers)
+                .map_err(|why| unusable(&why))?;
             parse_bundle(path, &pem).map_err(|why| unusable(&why))?
         }
     };

@@ -20,7 +20,7 @@ use crate::timestamp::{Timestamp, age};
 /// There is no home, or no state that can be used.
 pub fn run(common: &Common, json: bool) -> Result<(String, u8), Error> {
     let home = Home::open(&common.home)?;
-    let folder = home.look();
+    let folder = home.look()?;
     let Loaded { state, damage, .. } = folder.load_state()?;
     let polling_since = folder.locked_since();
     let queue_is_dead = parent::is_queue_dead(&state.handover, &home.queue());

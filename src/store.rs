@@ -1,17 +1,21 @@
-//! Files: read on the open handle after a look at owner and mode. Our own folder is in `folder`.
+//! Files: read on the open handle after a look at owner and mode. How a path is walked is the matter of
+//! `open`; our own folder is in `folder`.
 
 mod folder;
+mod open;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ring::digest;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, fchmod};
 use zeroize::Zeroizing;
 
-pub use self::folder::{Folder, Loaded, Lock, Replacement, too_open};
+pub use self::folder::{Folder, Loaded, Lock, Save};
+pub use self::open::Dir;
+use self::open::{Opened, RefusedLink};
 use crate::bounded::{read_at_most, read_secretly};
 use crate::content::ContentType;
 use crate::error::Error;
@@ -27,75 +31,139 @@ const MOST_SECRET: u64 = 64 << 10;
 /// The largest bundle of trusted certificates: a system's own has a quarter of a megabyte.
 const MOST_BUNDLE: u64 = 16 << 20;
 
-/// Our own folder, in HOME.
-const FOLDER: &str = "var/wodles/wodle-office365";
-
 /// Wazuh's own configuration, and what a manager has sent to an agent, in HOME.
 pub const OSSEC: &str = "etc/ossec.conf";
 /// See [`OSSEC`].
 pub const AGENT: &str = "etc/shared/agent.conf";
 
-/// Wazuh's folder and the places in it that are ours by contract.
+/// The folder of our log in HOME, and the log in it.
+const LOGS: &str = "logs";
+const LOG: &str = "wodle-office365.log";
+
+/// Wazuh's folder, held open, and the places in it that are ours by contract.
 #[derive(Clone, Debug)]
-pub struct Home(PathBuf);
+pub struct Home {
+    path: PathBuf,
+    dir: Dir,
+}
+
+/// The configuration as a file.
+#[derive(Debug)]
+pub struct ConfigFile {
+    /// What is in it.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// The group that may write to it, if one may.
+    pub writers: Option<u32>,
+}
 
 impl Home {
     /// Takes `path` as Wazuh's folder.
     ///
     /// # Errors
-    /// It is no folder.
+    /// It is no folder, or is reached by a link that somebody else than root could have made.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        if path.is_dir() {
-            return Ok(Self(path.to_owned()));
+        let name = path.display();
+        match Dir::open(path) {
+            Ok(dir) => Ok(Self { path: path.to_owned(), dir }),
+            Err(error) if RefusedLink::is(&error) => {
+                Err(Error::Setup(format!("--home {name}: {error}: name the folder itself")))
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    Err(Error::Setup(format!("{name} is no folder: name Wazuh's with --home")))
+                }
+                _ => Err(Error::Setup(format!("--home {name} can't be used: {error}"))),
+            },
         }
-        let path = path.display();
-        Err(Error::Setup(format!("{path} is no folder: name Wazuh's with --home")))
     }
 
     /// The default configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
-        self.0.join("etc/wodle-office365.conf")
+        self.path.join("etc/wodle-office365.conf")
     }
 
-    /// The log file; its folder is made if it is missing.
+    /// The log file.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        let folder = self.0.join("logs");
-        // A folder that can't be made shows when the file is opened.
-        let _ = DirBuilder::new().mode(0o750).create(&folder);
-        folder.join("wodle-office365.log")
+        self.path.join(LOGS).join(LOG)
+    }
+
+    /// Opens the log file for appending; it and its folder are made if they are missing.
+    ///
+    /// # Errors
+    /// It can't be opened, or may be another file under the log's name.
+    pub fn open_log(&self) -> io::Result<File> {
+        let folder = self.dir.make_subdir(Path::new(LOGS), 0o750)?;
+        // Without blocking: somebody may have put a pipe there that nobody reads.
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let (file, is_new) = folder.open_or_make(LOG, flags, 0o640)?;
+        if is_new {
+            // Whatever the umask is.
+            fchmod(&file, Mode::from_raw_mode(0o640))?;
+        } else if open::owned(&file)?.links > 1 {
+            // Wazuh's group may make one in that folder, where the kernel doesn't protect hard links.
+            return Err(io::Error::other("it is a hard link to another file: remove it"));
+        }
+        Ok(file)
     }
 
     /// The socket that Wazuh's daemons send events to.
     #[must_use]
     pub fn queue(&self) -> PathBuf {
-        self.0.join("queue/sockets/queue")
+        self.path.join("queue/sockets/queue")
     }
 
     /// A path as the configuration has it: relative ones start here, as Wazuh's own do.
     #[must_use]
     pub fn resolve(&self, path: &Path) -> PathBuf {
-        self.0.join(path)
+        self.path.join(path)
     }
 
-    /// Reads the bookmark that Wazuh's own module left for a stream: where its last scan ended.
+    /// Opens a regular file, given by an absolute path or by one that starts here; what is in HOME is
+    /// reached from the handle on it.
+    fn open_file(&self, path: &Path) -> io::Result<Opened> {
+        self.dir.file(path.strip_prefix(&self.path).unwrap_or(path))
+    }
+
+    fn read(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+        read_at_most(self.open_file(path)?.file, most)
+    }
+
+    /// Reads the bookmark that Wazuh's own module left for a stream: where its last scan ended. One that is
+    /// there and can't be used is a warning.
     ///
     /// It is a native `time_t`, written as it stands in memory (measured).
     #[must_use]
     pub fn native_bookmark(&self, tenant_id: &str, content_type: ContentType) -> Option<Timestamp> {
-        let path = self.0.join(format!("var/wodles/office365-{tenant_id}-{content_type}"));
-        let bytes = open_regular(&path).and_then(|file| read_at_most(file, 64)).ok()?;
-        let seconds = i64::from_ne_bytes(bytes.try_into().ok()?);
-        (seconds > 0).then(|| Timestamp::from_unix(seconds))
+        let path = format!("var/wodles/office365-{tenant_id}-{content_type}");
+        let read = match self.read(Path::new(&path), 64) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            read => read,
+        };
+        let seconds = read.and_then(|bytes| {
+            let size = |_| io::Error::other("it doesn't have the size of a time_t");
+            Ok(i64::from_ne_bytes(bytes.try_into().map_err(size)?))
+        });
+        match seconds {
+            Ok(seconds @ 1..) => Some(Timestamp::from_unix(seconds)),
+            unusable => {
+                let why = unusable.err().map_or("it holds no time".to_owned(), |e| e.to_string());
+                log::warn!(
+                    "{tenant_id} {content_type}: the bookmark of Wazuh's own module, {}, can't be used: \
+                     {why}; collecting begins as if there were none",
+                    self.path.join(path).display()
+                );
+                None
+            }
+        }
     }
 
     /// What a file of Wazuh's own, given relative to here, says of us; with the reason why it can't be
     /// read, if it is there and can't.
     #[must_use]
     pub fn read_ossec(&self, path: &str) -> (Ossec, Option<String>) {
-        let bytes = open_regular(&self.0.join(path)).and_then(|f| read_at_most(f, MOST_CONFIG));
-        match bytes {
+        match self.read(Path::new(path), MOST_CONFIG) {
             Ok(bytes) => (ossec::parse(&bytes), None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Ossec::default(), None),
             Err(error) => (Ossec::default(), Some(error.to_string())),
@@ -106,87 +174,106 @@ impl Home {
     #[must_use]
     pub fn internal_option(&self, name: &str) -> Option<u64> {
         let files = ["etc/internal_options.conf", "etc/local_internal_options.conf"];
-        let read =
-            |path| open_regular(&self.0.join(path)).and_then(|f| read_at_most(f, MOST_CONFIG));
-        let files: Vec<_> = files.into_iter().map(|path| read(path).unwrap_or_default()).collect();
-        ossec::internal_option(&files, name)
+        let read = |path| self.read(Path::new(path), MOST_CONFIG).unwrap_or_default();
+        ossec::internal_option(&files.map(read), name)
     }
 
-    /// Reads a configuration file.
+    /// Reads a configuration file, whose path starts in the working directory if it is relative.
     ///
-    /// Refused when it is writable by everyone, owned by neither root nor the caller, or writable
-    /// by a group other than that of `HOME/etc`.
+    /// Refused when it belongs to neither root nor the caller, when everyone may write to it, or a group
+    /// other than that of `HOME/etc`, or when somebody else than root could have put it there by a link.
     ///
     /// # Errors
     /// It can't be read or is refused; the text names the remedy.
-    pub fn read_config(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.read_checked(path, 0o002, MOST_CONFIG)
+    pub fn read_config(&self, path: &Path) -> Result<ConfigFile, Error> {
+        let name = path.display();
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let opened = self.open_file(&whole).map_err(|error| {
+            unreadable(&whole, &error, &|real| {
+                format!("say --config {real} in the wodle block, or put the file itself there")
+            })
+        })?;
+        check(&name, &opened, 0o002)?;
+        let writers = (opened.owned.mode & 0o020 != 0).then_some(opened.owned.gid);
+        if let Some(writers) = writers {
+            let etc = self.dir.subdir(Path::new("etc")).and_then(|etc| etc.owned());
+            if !etc.is_ok_and(|etc| etc.gid == writers) {
+                return Err(refused(
+                    &name,
+                    "a group other than that of HOME/etc may write to it",
+                    "chmod g-w",
+                ));
+            }
+        }
+        let bytes = read_secretly(opened.file, MOST_CONFIG);
+        let bytes = bytes.map_err(|error| unreadable(&whole, &error, &|_| String::new()))?;
+        Ok(ConfigFile { bytes, writers })
     }
 
-    /// Reads a file that holds a secret or a private key.
+    /// Reads a file that holds a secret or a private key. `writers`: the group that may write to the
+    /// configuration that names it.
     ///
-    /// Refused when everyone may read it, or anyone but its rightful owner may write it.
+    /// Refused when anyone but its owner may write it, everyone may read it, or `writers` may not read it.
     ///
     /// # Errors
     /// It can't be read or is refused; the text names the remedy.
-    pub fn read_private(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.read_checked(path, 0o006, MOST_SECRET)
+    pub fn read_private(
+        &self,
+        path: &Path,
+        writers: Option<u32>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.read_named(path, 0o026, MOST_SECRET, writers)
     }
 
-    /// Reads a file with a certificate of our own, which anyone may read; a key may be in it as well.
+    /// Reads a file with a certificate of our own, which anyone may read. `writers`: as for
+    /// [`read_private`](Self::read_private).
     ///
     /// # Errors
-    /// It can't be read.
-    pub fn read_certificate(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let bytes = open_regular(path).and_then(|file| read_secretly(file, MOST_SECRET));
-        bytes.map_err(|error| Error::Setup(format!("{} can't be read: {error}", path.display())))
+    /// As [`read_private`](Self::read_private).
+    pub fn read_certificate(
+        &self,
+        path: &Path,
+        writers: Option<u32>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.read_named(path, 0o022, MOST_SECRET, writers)
     }
 
-    /// Reads a file with certificates to trust, which is checked as the configuration is.
+    /// Reads a file with certificates to trust. `writers`: as for [`read_private`](Self::read_private).
     ///
     /// # Errors
-    /// It can't be read or is refused; the text names the remedy.
-    pub fn read_bundle(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.read_checked(path, 0o002, MOST_BUNDLE)
+    /// As [`read_private`](Self::read_private).
+    pub fn read_bundle(
+        &self,
+        path: &Path,
+        writers: Option<u32>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.read_named(path, 0o022, MOST_BUNDLE, writers)
     }
 
-    fn read_checked(
+    /// Reads a file that the configuration names and of whose mode nothing of `forbidden` is set.
+    fn read_named(
         &self,
         path: &Path,
         forbidden: u32,
         most: u64,
+        writers: Option<u32>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let name = path.display();
         let unreadable = |error: io::Error| {
-            let remedy = match error.kind() {
-                io::ErrorKind::NotFound => "; is it spelt right? Relative paths begin at HOME",
-                io::ErrorKind::PermissionDenied => "; run this as root",
-                _ => "",
-            };
-            Error::Setup(format!("{name} can't be read: {error}{remedy}"))
+            unreadable(path, &error, &|real| format!("write {real} into the configuration"))
         };
-        let file = open_regular(path).map_err(unreadable)?;
-        let meta = file.metadata().map_err(unreadable)?;
-        let mode = meta.permissions().mode() & 0o7777;
-        let refused = |why: &str, remedy: &str| {
-            Err(Error::Setup(format!("{name} is not used because {why}: {remedy} {name}")))
-        };
-        if folder::strangers(&meta).is_some() {
-            return refused("it belongs neither to root nor to who runs this", "chown root");
+        let opened = self.open_file(path).map_err(unreadable)?;
+        check(&name, &opened, forbidden)?;
+        if let Some(group) = writers.filter(|group| !opened.is_readable_by(*group)) {
+            return Err(Error::Setup(format!(
+                "{name} is not used because group {group} may write to the configuration that names it, \
+                 but may not read this file, and could so have any file of root's sent anywhere: let the \
+                 group read it (chgrp {group} {name} && chmod g+r {name}), or move the <office365> block \
+                 from there to {}, with mode 0640",
+                self.config().display()
+            )));
         }
-        if mode & forbidden & 0o002 != 0 {
-            return refused("everyone may write to it", "chmod o-w");
-        }
-        if mode & forbidden & 0o004 != 0 {
-            return refused("everyone may read it", "chmod o-r");
-        }
-        if mode & 0o020 != 0 {
-            let group = fs::metadata(self.0.join("etc")).map(|etc| etc.gid());
-            if !group.is_ok_and(|group| group == meta.gid()) {
-                return refused("a group other than that of HOME/etc may write to it", "chmod g-w");
-            }
-        }
-        read_secretly(file, most).map_err(unreadable)
+        read_secretly(opened.file, most).map_err(unreadable)
     }
 
     /// Our own folder, made if it is missing, and tightened if it is open to others.
@@ -194,38 +281,66 @@ impl Home {
     /// # Errors
     /// It can't be made or used.
     pub fn folder(&self) -> Result<Folder, Error> {
-        let folder = self.look();
-        folder.make().map_err(|error| {
-            Error::Run(format!(
-                "the folder {} can't be used: {error}; it must belong to who runs this, with mode \
-                 0700",
-                self.0.join(FOLDER).display()
-            ))
-        })?;
-        Ok(folder)
+        Folder::make(&self.path, &self.dir)
     }
 
     /// Our own folder, only to be looked into: nothing is made or changed.
+    ///
+    /// # Errors
+    /// It is there and can't be used.
+    pub fn look(&self) -> Result<Folder, Error> {
+        Folder::find(&self.path, &self.dir)
+    }
+
+    /// What is wrong with our log, if others may use it in a way that `mode` names.
     #[must_use]
-    pub fn look(&self) -> Folder {
-        Folder::at(self.0.join(FOLDER))
+    pub fn log_fault(&self, mode: u32) -> Option<String> {
+        let logs = self.dir.subdir(Path::new(LOGS)).ok()?;
+        folder::too_open(&self.log(), &logs.owned_at(LOG)?, mode)
     }
 }
 
-/// Flags of open(2), as [`OpenOptionsExt::custom_flags`] takes them.
-pub(crate) fn open_flags(flags: OFlags) -> i32 {
-    flags.bits().cast_signed()
+/// Why a file can't be read, with what to do about it. `instead`: what to do about a link that is not
+/// followed, given where it leads.
+fn unreadable(path: &Path, error: &io::Error, instead: &dyn Fn(&str) -> String) -> Error {
+    let name = path.display();
+    if RefusedLink::is(error) {
+        let real = path.canonicalize();
+        let real = real.map_or("the file's own path".to_owned(), |real| real.display().to_string());
+        return Error::Setup(format!("{name} is not used: {error}; {}", instead(&real)));
+    }
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "; is it spelt right? Relative paths begin at HOME",
+        io::ErrorKind::PermissionDenied => "; run this as root",
+        _ => "",
+    };
+    Error::Setup(format!("{name} can't be read: {error}{remedy}"))
 }
 
-/// Opens a regular file; anything else (a pipe would block for ever) is refused.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = open_flags(OFlags::NONBLOCK | OFlags::CLOEXEC);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
+fn refused(name: &dyn fmt::Display, why: &str, remedy: &str) -> Error {
+    Error::Setup(format!("{name} is not used because {why}: {remedy} {name}"))
+}
+
+/// Checks who owns a file and that nothing of `forbidden` is set in its mode.
+fn check(name: &dyn fmt::Display, opened: &Opened, forbidden: u32) -> Result<(), Error> {
+    let found = opened.owned.mode & forbidden;
+    let (why, remedy) = if opened.owned.stranger().is_some() {
+        ("it belongs neither to root nor to who runs this", "chown root")
+    } else if opened.is_exposed && opened.owned.links > 1 {
+        (
+            "it is a hard link in a folder that others than root may write to",
+            "put a copy in place of",
+        )
+    } else if found & 0o002 != 0 {
+        ("everyone may write to it", "chmod o-w")
+    } else if found & 0o004 != 0 {
+        ("everyone may read it", "chmod o-r")
+    } else if found & 0o020 != 0 {
+        ("its group may write to it", "chmod g-w")
     } else {
-        Err(io::Error::other("it is no regular file"))
-    }
+        return Ok(());
+    };
+    Err(refused(name, why, remedy))
 }
 
 /// The SHA-256 of a file, in hexadecimal digits.
@@ -234,7 +349,8 @@ fn open_regular(path: &Path) -> io::Result<File> {
 /// It can't be read.
 pub fn sha256(path: &Path) -> Result<String, Error> {
     let unreadable = |error| Error::Run(format!("{} can't be read: {error}", path.display()));
-    let mut file = open_regular(path).map_err(unreadable)?;
+    let mut file =
+        Dir::open(Path::new(".")).and_then(|dir| dir.file(path)).map_err(unreadable)?.file;
     let mut context = digest::Context::new(&digest::SHA256);
     let mut buffer = vec![0; 64 << 10];
     loop {

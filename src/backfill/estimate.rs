@@ -42,6 +42,7 @@ pub(super) type Asked = (Arc<Tenant>, ContentType, Timestamp, Timestamp);
 
 pub(super) struct Estimator<'a> {
     home: &'a Home,
+    config: &'a Config,
     state: &'a State,
     api: Api,
     until: Instant,
@@ -50,14 +51,14 @@ pub(super) struct Estimator<'a> {
 impl<'a> Estimator<'a> {
     pub(super) fn new(
         home: &'a Home,
-        config: &Config,
+        config: &'a Config,
         state: &'a State,
         mut network: Network,
     ) -> Self {
         network.timeouts.silence = PATIENCE;
         let clock = Arc::new(Clock::new(state.clock_offset));
         let api = Api { http: Arc::new(Http::new(network)), clock, max_held: config.max_held };
-        Self { home, state, api, until: Instant::now() + MOST_TIME }
+        Self { home, config, state, api, until: Instant::now() + MOST_TIME }
     }
 
     /// # Errors
@@ -116,7 +117,7 @@ impl<'a> Estimator<'a> {
 
     fn sign_in(&self, tenant: &Tenant) -> Result<Access, String> {
         let clocks = [local_now(), self.api.clock.now()];
-        let credentials = credentials::load(self.home, tenant, clocks)?;
+        let credentials = credentials::load(self.home, self.config, tenant, clocks)?;
         let grant = self.api.sign_in(tenant, &credentials).map_err(|trouble| trouble.text)?;
         Access::new(tenant, grant.token, grant.claims.tid.as_deref()).map_err(|t| t.text)
     }

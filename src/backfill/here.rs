@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::setup::{confine, network};
 use crate::state::{Backfill, State, Tenant};
 use crate::store::Home;
+use crate::thread::thread;
 use crate::timestamp::{MINUTE, Timestamp};
 use crate::tokens::Tokens;
 use crate::words::of;
@@ -41,7 +42,9 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
         .map_err(|error| Error::Run(format!("signals can't be handled: {error}")))?;
     let http = Arc::new(Http::new(network(&config, home)?));
     let clock = Arc::new(Clock::new(state.clock_offset));
-    let tokens = Tokens::parse(&home.look().load_tokens());
+    let folder = home.look()?;
+    let tokens = Tokens::parse(&folder.load_tokens());
+    let config = Arc::new(config);
     // The first listing comes in a moment.
     let (from, to) = (past.earliest(MINUTE), past.to.unwrap_or(past.now));
     let tenants = past.tenants.iter().map(|tenant| {
@@ -49,7 +52,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
         let backfills = past.content_types.iter().map(backfill).collect();
         TenantStart {
             config: Arc::clone(tenant),
-            credentials: credentials::load(home, tenant, [local_now(), clock.now()]),
+            credentials: credentials::load(home, &config, tenant, [local_now(), clock.now()]),
             token: tokens.find(tenant, clock.now()),
             state: Tenant { backfills, ..Tenant::default() },
             has_new_stream: false,
@@ -57,11 +60,10 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     });
     let output = Output::endless().map_err(|error| Error::Run(format!("stdout: {error}")))?;
     let output = Arc::new(output);
-    let config = Arc::new(config);
     let mut no_state = State::default();
     no_state.clock_offset = state.clock_offset;
     let tenants = tenants.collect();
-    let kinds = home.look().load_kinds(clock.now());
+    let kinds = folder.load_kinds(clock.now());
     confine(&http, &config.tenants, &Reach::default());
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
@@ -103,7 +105,7 @@ fn run(collection: &Collection, signals: Signals) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         // Where no more threads can be started, nothing is shown.
-        let _ = thread::Builder::new().spawn_scoped(scope, || {
+        let _ = thread("progress").spawn_scoped(scope, || {
             while !over.load(Ordering::Relaxed) {
                 let _ = write!(io::stderr(), "\r{}\x1b[K", bar(&collection.progress()));
                 thread::park_timeout(SHOW);

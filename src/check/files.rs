@@ -12,13 +12,13 @@ use crate::http::Network;
 use crate::logging;
 use crate::setup::config_path;
 use crate::state::State;
-use crate::store::{Home, Loaded, too_open};
+use crate::store::{Home, Loaded};
 
 /// The log, which polls need as well.
 pub(super) fn log(home: &Home, findings: &mut Findings) {
     let name = home.log().display().to_string();
-    match logging::start(&home.log()) {
-        Ok(()) => match too_open(&home.log(), 0o027) {
+    match logging::start(home.open_log()) {
+        Ok(()) => match home.log_fault(0o027) {
             Some(fault) => findings.warning("log", fault),
             None => findings.ok("log", name),
         },
@@ -98,12 +98,14 @@ pub(super) fn configuration(
 
 /// The state, if it can be used; none where no poll has left one, or an unusable one.
 pub(super) fn state(home: &Home, config: &Config, findings: &mut Findings) -> Option<State> {
-    let folder = home.look();
-    for fault in folder.too_open() {
-        findings.warning("state", fault);
-    }
-    let Loaded { state, damage, .. } = match folder.load_state() {
-        Ok(loaded) => loaded,
+    let found = home.look().and_then(|folder| {
+        for fault in folder.too_open() {
+            findings.warning("state", fault);
+        }
+        folder.load_state().map(|loaded| (folder, loaded))
+    });
+    let (folder, Loaded { state, damage, .. }) = match found {
+        Ok(found) => found,
         Err(error) => {
             findings.failure("state", error.to_string());
             return None;

@@ -94,8 +94,9 @@ impl<'a> TenantCheck<'a> {
 
     /// What it signs in with.
     fn credentials(&mut self) -> Option<Credentials> {
-        let (home, tenant) = (self.context.home, self.tenant);
-        let loaded = credentials::load(home, tenant, [local_now(), self.clock.now()]);
+        let Context { home, config, .. } = *self.context;
+        let tenant = self.tenant;
+        let loaded = credentials::load(home, config, tenant, [local_now(), self.clock.now()]);
         let credentials = match loaded {
             Ok(credentials) => credentials,
             Err(why) => {
@@ -132,7 +133,7 @@ impl<'a> TenantCheck<'a> {
                 } else {
                     self.findings.ok("credentials", found);
                 }
-                if credentials::has_white_space(home, tenant) {
+                if credentials::has_white_space(home, config, tenant) {
                     self.findings.ok(
                         "credentials",
                         "there is white space around the secret in its file, which is left out",

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use signal_hook::iterator::Signals;
@@ -17,6 +16,7 @@ use super::fetch::Buffers;
 use super::jobs::{Job, Kind, Shared};
 use super::{Collector, Halt};
 use crate::event::LineMaker;
+use crate::thread::thread;
 
 /// How long requests in flight may take when the run's time is over.
 const GRACE: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ impl Collector {
                 self.for_workers.notify_one();
                 continue;
             }
-            let worker = Builder::new().name(format!("worker-{}", workers.started));
+            let worker = thread(format!("worker-{}", workers.started));
             let collector = Arc::clone(self);
             match worker.spawn(move || collector.work()) {
                 Ok(_) => workers.started += 1,

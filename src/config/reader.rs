@@ -434,6 +434,7 @@ impl<'a> Reader<'a> {
             events: Options { normalize, exclude: self.exclude },
             log_level,
             warnings: self.warnings,
+            writers: None,
         })
     }
 }

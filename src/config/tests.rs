@@ -51,6 +51,7 @@ fn the_smallest_configuration_has_the_documented_defaults() {
         events: Options { normalize: true, exclude: vec![] },
         log_level: LevelFilter::Info,
         warnings: vec![],
+        writers: None,
     };
     assert_eq!(config, expected);
     assert!(!format!("{config:?}").contains("Tr0ub"));

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use ureq::config::Config;
@@ -10,6 +9,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Error, Timeout};
+
+use crate::thread::thread;
 
 /// The system's resolver, which may wait for name servers for minutes, with a limit.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Resolver for SystemResolver {
         }
         let (sender, addresses) = mpsc::channel();
         let (of, by) = (uri.clone(), config.clone());
-        let looking_up = thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+        let looking_up = thread("resolver").spawn(move || {
             // Nobody may wait any more.
             let _ = sender.send(at_once(&of, &by));
         });

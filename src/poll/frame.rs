@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::output::{Turn, Written};
 use crate::parent;
 use crate::state::{DeadQueue, hanging};
-use crate::store::{Folder, Home, Loaded, Lock, Replacement};
+use crate::store::{Folder, Home, Loaded, Lock, Save};
 
 /// A run that holds the lock, has its state, and can save it.
 pub(super) struct Frame {
@@ -16,7 +16,7 @@ pub(super) struct Frame {
     /// Whether what it writes is handed over to a modulesd.
     pub(super) hand_over: bool,
     /// None where it is only a look, and when the state is saved.
-    prepared: Option<Replacement>,
+    prepared: Option<Save>,
     _lock: Lock,
 }
 
@@ -54,7 +54,10 @@ impl Frame {
         output: Option<u64>,
     ) -> Result<Self, Error> {
         let hand_over = output.is_some() && hand_over(home, &folder, &mut loaded)?;
-        let prepare = |output| folder.prepare_save(folder.state_room(output)).map_err(cannot_save);
+        let prepare = |output| {
+            let room = folder.state_room(output);
+            folder.prepare_save(room, loaded.keep_previous).map_err(cannot_save)
+        };
         let prepared = output.map(prepare).transpose()?;
         Ok(Self { folder, loaded, hand_over, prepared, _lock: lock })
     }
@@ -65,7 +68,7 @@ impl Frame {
     /// # Errors
     /// Nothing is saved.
     pub(super) fn close(&mut self, mut turn: Turn<'_>) -> Result<(), Error> {
-        let Loaded { state, keep_previous, .. } = &mut self.loaded;
+        let state = &mut self.loaded.state;
         let mut written = 0;
         for notice in &state.notices {
             if turn.notice(&notice.line()).map_err(write_failed)? == Written::Full {
@@ -76,7 +79,7 @@ impl Frame {
         turn.close().map_err(|error| Error::Run(format!("closing stdout: {error}")))?;
         if let Some(prepared) = self.prepared.take() {
             state.notices_written(written, self.hand_over);
-            self.folder.save_state(prepared, state, *keep_previous).map_err(not_saved)?;
+            prepared.commit(state).map_err(not_saved)?;
         }
         Ok(())
     }
@@ -92,9 +95,8 @@ fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, 
     let begun = loaded.state.begin_run(&modulesd, parent::queue(&home.queue()));
     let changed = begun.map_err(|DeadQueue| Error::Run(parent::RESTART.to_owned()))?;
     if changed {
-        let prepared = folder.prepare_save(folder.state_room(0)).map_err(cannot_save)?;
-        let saved = folder.save_state(prepared, &loaded.state, loaded.keep_previous);
-        saved.map_err(cannot_save)?;
+        let prepared = folder.prepare_save(folder.state_room(0), loaded.keep_previous);
+        prepared.and_then(|save| save.commit(&loaded.state)).map_err(cannot_save)?;
         loaded.keep_previous = loaded.state.last_poll.is_none();
     }
     Ok(true)

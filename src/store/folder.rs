@@ -1,23 +1,27 @@
 //! Our own folder in HOME: the state and its previous copy, tokens, the lock.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, OFlags, StatxAttributes, StatxFlags, statx,
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, chmodat, fchmod,
+    linkat, renameat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{open_flags, open_regular};
+use super::open::{Dir, Owned, RefusedLink};
 use crate::bounded::{read_at_most, read_secretly};
 use crate::error::Error;
 use crate::event::{Kinds, Saved};
 use crate::parent::process_start;
 use crate::state::{BadState, State};
 use crate::timestamp::Timestamp;
+
+/// Our own folder, in HOME.
+const FOLDER: &str = "var/wodles/wodle-office365";
 
 /// The largest state or token file that is read.
 const MOST_STATE: u64 = 1 << 30;
@@ -27,14 +31,20 @@ const PREVIOUS: &str = "state.previous.json";
 const STAND_IN: &str = "stand-in.json";
 const TOKENS: &str = "token.json";
 const KINDS: &str = "kinds.json";
+const LOCK: &str = "lock";
 
 /// The largest file of kinds that is read; as many as are known take less.
 const MAX_KINDS: u64 = 16 << 20;
 
-/// `HOME/var/wodles/wodle-office365`.
+/// For reading a file of ours: without blocking, should it be anything else.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
+
+/// `HOME/var/wodles/wodle-office365`, held open: whatever becomes of its path, all is done in this folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// None where it is not there.
+    dir: Option<Dir>,
     state: &'static str,
     previous: &'static str,
 }
@@ -53,26 +63,18 @@ impl Lock {
     }
 }
 
-/// Whom something belongs to that belongs neither to root nor to the caller.
-pub(super) fn strangers(meta: &Metadata) -> Option<u32> {
-    let caller = rustix::process::geteuid().as_raw();
-    Some(meta.uid()).filter(|owner| *owner != 0 && *owner != caller)
-}
-
-/// What is wrong with a file of ours that others may use in a way that `mode` names, or that belongs to
-/// somebody else; none where it is not there.
-#[must_use]
-pub fn too_open(path: &Path, mode: u32) -> Option<String> {
-    let meta = fs::symlink_metadata(path).ok()?;
-    let (name, found) = (path.display(), meta.permissions().mode() & 0o7777);
-    if let Some(owner) = strangers(&meta) {
+/// What is wrong with a file of ours, if it belongs to somebody else, or others may use it in a way that
+/// `mode` names.
+pub(super) fn too_open(path: &Path, owned: &Owned, mode: u32) -> Option<String> {
+    let name = path.display();
+    if let Some(owner) = owned.stranger() {
         return Some(format!("{name} belongs to user {owner}, not to root: chown root {name}"));
     }
-    let open = found & mode;
+    let open = owned.mode & mode;
     (open != 0).then(|| {
         let less = [(0o070, 'g'), (0o007, 'o')].iter().filter(|(bits, _)| open & bits != 0);
         let whom: String = less.map(|(_, whom)| *whom).collect();
-        format!("{name} has mode {found:04o}, so others may use it: chmod {whom}= {name}")
+        format!("{name} has mode {:04o}, so others may use it: chmod {whom}= {name}", owned.mode)
     })
 }
 
@@ -86,44 +88,74 @@ fn holder(text: &[u8]) -> (Option<Timestamp>, Option<(u32, u64)>) {
 }
 
 impl Folder {
-    /// The folder at `path`; nothing is made or changed.
-    pub(super) fn at(path: PathBuf) -> Self {
-        Self { path, state: STATE, previous: PREVIOUS }
+    /// The folder in `home`, made if it is missing, and tightened if it is open to others.
+    pub(super) fn make(home_path: &Path, home: &Dir) -> Result<Self, Error> {
+        let path = home_path.join(FOLDER);
+        let made = (|| {
+            // The whole way: Wazuh may not be there yet.
+            let parents =
+                Path::new(FOLDER).ancestors().skip(1).filter(|path| *path != Path::new(""));
+            for parent in parents.collect::<Vec<_>>().into_iter().rev() {
+                home.make_subdir(parent, 0o700)?;
+            }
+            let dir = home.make_subdir(Path::new(FOLDER), 0o700)?;
+            if not_strangers(&dir)?.mode & 0o077 != 0 {
+                chmodat(&dir, ".", Mode::from_raw_mode(0o700), AtFlags::empty())?;
+            }
+            Ok(dir)
+        })();
+        match made {
+            Ok(dir) => Ok(Self::at(path, Some(dir))),
+            Err(error) => Err(Error::Run(unusable(&path, &error))),
+        }
     }
 
-    /// Where it is.
+    /// The folder in `home`, if it is there.
+    pub(super) fn find(home_path: &Path, home: &Dir) -> Result<Self, Error> {
+        let path = home_path.join(FOLDER);
+        let found = home.subdir(Path::new(FOLDER));
+        match found.and_then(|dir| not_strangers(&dir).map(|_| dir)) {
+            Ok(dir) => Ok(Self::at(path, Some(dir))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::at(path, None)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(denied(&path, &error.to_string()))
+            }
+            Err(error) => Err(Error::Setup(unusable(&path, &error))),
+        }
+    }
+
+    fn at(path: PathBuf, dir: Option<Dir>) -> Self {
+        Self { path, dir, state: STATE, previous: PREVIOUS }
+    }
+
+    /// Where it was found.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes it if it is missing, and tightens it if it is open to others.
-    pub(super) fn make(&self) -> io::Result<()> {
-        let path = &self.path;
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        // Wazuh's group may put a link, or a folder of its own, in our folder's place.
-        for meta in [fs::symlink_metadata(path)?, fs::metadata(path)?] {
-            if let Some(owner) = strangers(&meta) {
-                let what = if meta.is_symlink() { "symbolic link" } else { "folder" };
-                return Err(io::Error::other(format!("it is a {what} of user {owner}'s")));
-            }
-        }
-        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        }
-        Ok(())
+    /// The handle on it.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn dir(&self) -> io::Result<&Dir> {
+        self.dir.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        self.dir()?.open_at(OsStr::new(name), READ, 0)
     }
 
     /// The same folder with another state, which stands in for one that can't be used: only what
     /// was told is counted there. It is of no poll, so it never has a previous copy.
     #[must_use]
     pub fn stand_in(&self) -> Self {
-        Self { path: self.path.clone(), state: STAND_IN, previous: STAND_IN }
+        Self { state: STAND_IN, previous: STAND_IN, ..self.clone() }
     }
 
     /// The state can be used: nothing stands in for it any more.
     pub fn forget_stand_in(&self) {
-        let _ = fs::remove_file(self.path.join(STAND_IN));
+        let _ = self.dir().and_then(|dir| remove(dir, STAND_IN));
     }
 
     /// Takes the lock, or says since when another poll has held it (none where that is not told).
@@ -153,25 +185,29 @@ impl Folder {
     /// wrong with it.
     #[must_use]
     pub fn too_open(&self) -> Vec<String> {
-        let names = [STATE, PREVIOUS, STAND_IN, TOKENS, KINDS, "lock"];
-        let files = names.map(|name| self.path.join(name));
-        [self.path.clone()].iter().chain(&files).filter_map(|path| too_open(path, 0o077)).collect()
+        let Some(dir) = &self.dir else {
+            return Vec::new();
+        };
+        let names = [".", STATE, PREVIOUS, STAND_IN, TOKENS, KINDS, LOCK];
+        let fault = |name: &str| {
+            let path = if name == "." { self.path.clone() } else { self.path.join(name) };
+            too_open(&path, &dir.owned_at(name)?, 0o077)
+        };
+        names.into_iter().filter_map(fault).collect()
     }
 
     /// Since when the lock has been held, if it is. It is not touched: whoever wants it may have it.
     #[must_use]
     pub fn locked_since(&self) -> Option<Timestamp> {
-        let file = open_regular(&self.path.join("lock")).ok()?;
+        let file = self.open(LOCK).ok()?;
         let (since, holder) = holder(&read_at_most(file, 64).ok()?);
         let (pid, started) = holder?;
         since.filter(|_| process_start(pid) == Some(started))
     }
 
     fn open_lock(&self) -> io::Result<File> {
-        let path = self.path.join("lock");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.custom_flags(open_flags(OFlags::NOFOLLOW)).open(path)
+        let flags = OFlags::RDWR | OFlags::NONBLOCK;
+        Ok(self.dir()?.open_or_make(LOCK, flags, 0o600)?.0)
     }
 
     /// Reads the state, from its previous copy where the newest can't be read; a new one where
@@ -182,7 +218,7 @@ impl Folder {
     pub fn load_state(&self) -> Result<Loaded, Error> {
         let newest = self.path.join(self.state);
         let previous = self.path.join(self.previous);
-        let damage = match read_state(&newest) {
+        let damage = match self.read_state(self.state) {
             Ok(Some(state)) => {
                 let keep_previous = state.last_poll.is_none();
                 return Ok(Loaded { state, keep_previous, damage: None });
@@ -199,7 +235,7 @@ impl Folder {
             Err(Unreadable::Denied(why)) => return Err(denied(&newest, &why)),
             Err(Unreadable::Damage(why)) => Some(why),
         };
-        let found = read_state(&previous);
+        let found = self.read_state(self.previous);
         if damage.is_none() && matches!(found, Ok(None)) {
             return Ok(Loaded::default());
         }
@@ -233,58 +269,73 @@ impl Folder {
         }
     }
 
-    /// Shows that a state can be saved: makes the temporary file, with room for `size` bytes, and
-    /// looks whether the present one can be replaced.
+    /// The state in a file; none where there is no such file.
+    fn read_state(&self, name: &str) -> Result<Option<State>, Unreadable> {
+        let bytes = match self.open(name).and_then(|file| read_at_most(file, MOST_STATE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Unreadable::Denied(error.to_string()));
+            }
+            Err(error) => return Err(Unreadable::Damage(error.to_string())),
+        };
+        match State::parse(&bytes) {
+            Ok(state) => Ok(Some(state)),
+            Err(BadState::Version(version)) => Err(Unreadable::Version(version)),
+            Err(BadState::Damaged(why)) => Err(Unreadable::Damage(why)),
+        }
+    }
+
+    /// Shows that a state can be saved: makes the temporary file, with room for `size` bytes, and, unless
+    /// `keep_previous`, the previous copy that the present state is to become; and looks whether the
+    /// present ones can be replaced.
     ///
     /// # Errors
     /// It can't, or the disk is full.
-    pub fn prepare_save(&self, size: u64) -> io::Result<Replacement> {
+    pub fn prepare_save(&self, size: u64, keep_previous: bool) -> io::Result<Save> {
+        let dir = self.dir()?;
         for name in [self.state, self.previous] {
-            check_replaceable(&self.path.join(name))?;
+            check_replaceable(dir, &self.path, name)?;
         }
-        Replacement::prepare(&self.path, self.state, size).map_err(|error| {
+        let state = Replacement::prepare(dir, self.state, size).map_err(|error| {
             io::Error::new(error.kind(), format!("{error} (it needs {} KiB)", size.div_ceil(1024)))
-        })
+        })?;
+        let previous = match self.open(self.state) {
+            Ok(newest) if !keep_previous && self.previous != self.state => {
+                Some(self.prepare_previous(dir, newest)?)
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => None,
+        };
+        Ok(Save { state, previous })
+    }
+
+    /// Makes the previous copy of the present state under a temporary name: another name of the same file
+    /// needs no room. Where the file system knows no such names it is copied now, while it may still fail.
+    fn prepare_previous(&self, dir: &Dir, mut newest: File) -> io::Result<Temporary> {
+        let temporary = Temporary::unused(dir, self.previous)?;
+        if linkat(dir, self.state, dir, &temporary.name, AtFlags::empty()).is_err() {
+            let mut copy = temporary.make()?;
+            io::copy(&mut newest, &mut copy)?;
+            copy.sync_all()?;
+        }
+        Ok(temporary)
     }
 
     /// Room for the state after one more run: some 10,000 blobs more may wait, of half a kilobyte
     /// each; those that it writes, `output` bytes of a kilobyte and more each, are handed over.
     #[must_use]
     pub fn state_room(&self, output: u64) -> u64 {
-        let size = fs::metadata(self.path.join(self.state)).map_or(0, |meta| meta.len());
+        let size = self.open(self.state).and_then(|file| file.metadata());
+        let size = size.map_or(0, |meta| meta.len());
         size.saturating_add(size / 4).saturating_add(output / 2).saturating_add(6 << 20)
-    }
-
-    /// Replaces the state, keeping the one it replaces as the previous copy unless `keep_previous`.
-    ///
-    /// # Errors
-    /// The old state still stands.
-    pub fn save_state(
-        &self,
-        prepared: Replacement,
-        state: &State,
-        keep_previous: bool,
-    ) -> io::Result<()> {
-        let bytes = serde_json::to_vec(state)?;
-        let (newest, previous) = (self.path.join(self.state), self.path.join(self.previous));
-        prepared.fill(&bytes)?;
-        if newest.exists() && !keep_previous {
-            // Linked, not moved: at no moment is there no state.
-            match fs::remove_file(&previous) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            fs::hard_link(&newest, &previous)
-                .or_else(|_| fs::copy(&newest, &previous).map(drop))?;
-        }
-        prepared.commit()
     }
 
     /// The tokens kept from earlier runs; none where the file can't be used: they are only saved
     /// requests.
     #[must_use]
     pub fn load_tokens(&self) -> Zeroizing<Vec<u8>> {
-        let file = open_regular(&self.path.join(TOKENS));
+        let file = self.open(TOKENS);
         file.and_then(|file| read_secretly(file, MOST_STATE)).unwrap_or_default()
     }
 
@@ -293,7 +344,7 @@ impl Folder {
     /// # Errors
     /// The old file still stands.
     pub fn save_tokens(&self, bytes: &[u8]) -> io::Result<()> {
-        let replacement = Replacement::prepare(&self.path, TOKENS, 0)?;
+        let replacement = Replacement::prepare(self.dir()?, TOKENS, 0)?;
         replacement.fill(bytes)?;
         replacement.commit()
     }
@@ -302,9 +353,8 @@ impl Folder {
     /// kinds are learned again.
     #[must_use]
     pub fn load_kinds(&self, now: Timestamp) -> Kinds {
-        let path = self.path.join(KINDS);
-        let name = path.display().to_string();
-        let bytes = match open_regular(&path).and_then(|file| read_at_most(file, MAX_KINDS)) {
+        let name = self.path.join(KINDS).display().to_string();
+        let bytes = match self.open(KINDS).and_then(|file| read_at_most(file, MAX_KINDS)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Kinds::default(),
             read => read.map_err(|error| error.to_string()),
         };
@@ -317,7 +367,7 @@ impl Folder {
     /// # Errors
     /// The old file is still there.
     pub fn save_kinds(&self, bytes: &[u8], durable: bool) -> io::Result<()> {
-        let replacement = Replacement::prepare(&self.path, KINDS, 0)?;
+        let replacement = Replacement::prepare(self.dir()?, KINDS, 0)?;
         if durable {
             replacement.fill(bytes)?;
             replacement.commit()
@@ -328,10 +378,28 @@ impl Folder {
     }
 }
 
-/// Looks whether a file, if it is there, can be replaced by another one.
-fn check_replaceable(path: &Path) -> io::Result<()> {
-    let refused = |why: &str| Err(io::Error::other(format!("{} {why}", path.display())));
-    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+/// The same folder, unless it belongs to somebody else: Wazuh's group may put one of its own in its place.
+fn not_strangers(dir: &Dir) -> io::Result<Owned> {
+    let owned = dir.owned()?;
+    match owned.stranger() {
+        Some(owner) => Err(io::Error::other(format!("it is a folder of user {owner}'s"))),
+        None => Ok(owned),
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> String {
+    let remedy = if RefusedLink::is(error) {
+        "put a folder there"
+    } else {
+        "it must belong to who runs this, with mode 0700"
+    };
+    format!("the folder {} can't be used: {error}; {remedy}", path.display())
+}
+
+/// Looks whether a file in our folder, if it is there, can be replaced by another one.
+fn check_replaceable(dir: &Dir, path: &Path, name: &str) -> io::Result<()> {
+    let refused = |why: &str| Err(io::Error::other(format!("{} {why}", path.join(name).display())));
+    let found = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
     match found {
         Err(Errno::NOENT) => Ok(()),
         // A kernel, or a sandbox, that doesn't know the call: the saving will tell.
@@ -344,6 +412,14 @@ fn check_replaceable(path: &Path) -> io::Result<()> {
             refused("may not be changed: chattr -i")
         }
         Ok(_) => Ok(()),
+    }
+}
+
+/// Removes a file in our folder, if it is there.
+fn remove(dir: &Dir, name: &str) -> io::Result<()> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Err(error) if error != Errno::NOENT => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -370,43 +446,77 @@ fn denied(path: &Path, why: &str) -> Error {
     Error::Setup(format!("{} can't be read: {why}; run this as root", path.display()))
 }
 
-/// The state in a file; none where there is no such file.
-fn read_state(path: &Path) -> Result<Option<State>, Unreadable> {
-    let bytes = match open_regular(path).and_then(|file| read_at_most(file, MOST_STATE)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(Unreadable::Denied(error.to_string()));
+/// A state that can be saved: all that this needs is there.
+#[derive(Debug)]
+pub struct Save {
+    state: Replacement,
+    /// What the present state is called until it becomes the previous copy.
+    previous: Option<Temporary>,
+}
+
+impl Save {
+    /// Replaces the state.
+    ///
+    /// # Errors
+    /// The old state is still there.
+    pub fn commit(self, state: &State) -> io::Result<()> {
+        self.state.fill(&serde_json::to_vec(state)?)?;
+        if let Some(previous) = self.previous {
+            // Linked or copied, not moved: at no moment is there no state.
+            previous.rename()?;
         }
-        Err(error) => return Err(Unreadable::Damage(error.to_string())),
-    };
-    match State::parse(&bytes) {
-        Ok(state) => Ok(Some(state)),
-        Err(BadState::Version(version)) => Err(Unreadable::Version(version)),
-        Err(BadState::Damaged(why)) => Err(Unreadable::Damage(why)),
+        self.state.commit()
     }
 }
 
-/// A temporary file that will take the place of another in the same folder.
+/// The temporary name of what will take a file's place. Unless it is renamed it leaves nothing.
 #[derive(Debug)]
-pub struct Replacement {
-    folder: PathBuf,
-    temporary: PathBuf,
-    target: PathBuf,
+struct Temporary {
+    dir: Dir,
+    name: String,
+    target: &'static str,
+}
+
+impl Temporary {
+    /// The one for the file `target` in `dir`. One that a crash has left is removed, or a link to
+    /// somewhere else.
+    fn unused(dir: &Dir, target: &'static str) -> io::Result<Self> {
+        let name = format!("{target}.new");
+        remove(dir, &name)?;
+        Ok(Self { dir: dir.clone(), name, target })
+    }
+
+    fn make(&self) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = self.dir.open_at(OsStr::new(&self.name), flags, 0o600)?;
+        fchmod(&file, Mode::from_raw_mode(0o600))?;
+        Ok(file)
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        Ok(renameat(&self.dir, &self.name, &self.dir, self.target)?)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = remove(&self.dir, &self.name);
+    }
+}
+
+/// A temporary file that will take the place of another one.
+#[derive(Debug)]
+struct Replacement {
+    temporary: Temporary,
     file: File,
+    /// Its folder, open so that it can be synchronised.
+    folder: File,
 }
 
 impl Replacement {
-    fn prepare(folder: &Path, name: &str, size: u64) -> io::Result<Self> {
-        let temporary = folder.join(format!("{name}.new"));
-        // One that a crash has left, or a link to somewhere else.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    fn prepare(dir: &Dir, name: &'static str, size: u64) -> io::Result<Self> {
+        let temporary = Temporary::unused(dir, name)?;
+        let file = temporary.make()?;
         if size > 0 {
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
                 // A file system that can't reserve room: the writing will tell.
@@ -414,7 +524,7 @@ impl Replacement {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { folder: folder.to_owned(), temporary, target: folder.join(name), file })
+        Ok(Self { temporary, file, folder: dir.to_file()? })
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
@@ -430,18 +540,11 @@ impl Replacement {
     }
 
     fn rename(&self) -> io::Result<()> {
-        fs::rename(&self.temporary, &self.target)
+        self.temporary.rename()
     }
 
-    fn commit(self) -> io::Result<()> {
+    fn commit(&self) -> io::Result<()> {
         self.rename()?;
-        File::open(&self.folder)?.sync_all()
-    }
-}
-
-impl Drop for Replacement {
-    /// One that came to nothing leaves nothing; one that was renamed is no longer there.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.temporary);
+        self.folder.sync_all()
     }
 }

@@ -83,7 +83,7 @@ fn a_file_that_is_not_there_is_named() {
     assert_eq!(error(&site), expected);
     std::fs::create_dir(site.config()).unwrap();
     assert_eq!(site.poll().code, Some(2));
-    assert!(site.log().contains("can't be read: it is no regular file"), "{}", site.log());
+    assert!(site.log().contains("can't be read: it is not a regular file"), "{}", site.log());
 }
 
 #[test]

@@ -4,18 +4,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::thread;
 
 use office365_simulator::{Call, Fault};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use time::Duration;
 
-use crate::harness::{PATIENCE, Site, binary, mode_of};
+use crate::harness::{PATIENCE, Site, binary};
 use crate::host::Options;
+use crate::machine::refused;
 
 const GENERAL: &str = "Audit.General";
 
@@ -73,88 +71,11 @@ fn a_run_has_no_privileges_but_those_for_its_files() {
     assert_eq!(running.end().code, Some(0));
 }
 
-#[test]
-fn links_among_its_own_files_lead_a_run_nowhere() {
-    let site = Site::new();
-    site.publish(GENERAL, Duration::minutes(5), &["1"]);
-    // Who could plant these could else have root overwrite any file.
-    let target = site.path("etc/wodle-office365.conf");
-    let before = fs::read(&target).unwrap();
-    let own = |name: &str| site.path("var/wodles/wodle-office365").join(name);
-    fs::create_dir(own("")).unwrap();
-    for name in ["state.json.new", "token.json.new", "lock"] {
-        symlink(&target, own(name)).unwrap();
-    }
-    assert_eq!(site.poll().code, Some(1));
-    assert!(site.log().contains("the lock in "), "{}", site.log());
-    fs::remove_file(own("lock")).unwrap();
-    assert_eq!(site.poll_well().ids(), ["1"]);
-    symlink(&target, own("state.previous.json")).unwrap();
-    assert_eq!(site.poll_well().text(), "");
-    assert_eq!((fs::read(&target).unwrap(), mode_of(&target)), (before, 0o640));
-    for name in ["state.json", "token.json", "state.previous.json"] {
-        assert!(fs::symlink_metadata(own(name)).unwrap().is_file(), "{name}");
-    }
-}
-
-/// The folders around our files may be written by Wazuh's group, whose processes are not root's.
-#[test]
-fn links_that_wazuhs_group_could_make_are_not_followed() {
-    let site = Site::new();
-    site.publish(GENERAL, Duration::minutes(5), &["1"]);
-    let target = site.path("etc/target");
-    fs::write(&target, "").unwrap();
-    symlink(&target, site.path("logs/wodle-office365.log")).unwrap();
-    let run = site.poll();
-    assert_eq!((run.code, run.ids()), (Some(1), vec!["1".to_owned()]));
-    assert_eq!(fs::read_to_string(&target).unwrap(), "");
-    let check = site.admin(&["check"]);
-    assert!(check.line(" log ").contains("it is a symbolic link"), "{}", check.stdout);
-    fs::remove_file(site.path("logs/wodle-office365.log")).unwrap();
-
-    let (elsewhere, folder) = (site.path("elsewhere"), site.path("var/wodles/wodle-office365"));
-    fs::rename(&folder, &elsewhere).unwrap();
-    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o755)).unwrap();
-    symlink(&elsewhere, &folder).unwrap();
-    if geteuid().is_root() {
-        lchown(&folder, Some(4242), None).unwrap();
-        assert_eq!((site.poll().code, mode_of(&elsewhere)), (Some(1), 0o755));
-        assert!(site.log().contains("it is a symbolic link of user 4242's"), "{}", site.log());
-        fs::remove_file(&folder).unwrap();
-        fs::create_dir(&folder).unwrap();
-        lchown(&folder, Some(4242), None).unwrap();
-        assert_eq!(site.poll().code, Some(1));
-        assert!(site.log().contains("it is a folder of user 4242's"), "{}", site.log());
-        fs::remove_dir(&folder).unwrap();
-        symlink(&elsewhere, &folder).unwrap();
-    }
-    // An administrator's own.
-    assert_eq!(site.poll_well().text(), "");
-    assert_eq!(mode_of(&elsewhere), 0o700);
-    fs::remove_file(&folder).unwrap();
-    fs::rename(&elsewhere, &folder).unwrap();
-}
-
 const LANDLOCK: &[i64] = &[
     libc::SYS_landlock_create_ruleset,
     libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self,
 ];
-
-/// Does something where the kernel refuses these system calls with this error.
-fn refused<T: Send>(calls: &[i64], error: i32, what: impl FnOnce() -> T + Send) -> T {
-    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
-    let error = SeccompAction::Errno(error.try_into().unwrap());
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch).unwrap();
-    let filter: BpfProgram = filter.try_into().unwrap();
-    // In a thread of its own: the filter is that thread's and its children's.
-    let filtered = || {
-        apply_filter(&filter).unwrap();
-        what()
-    };
-    thread::scope(|scope| scope.spawn(filtered).join().unwrap())
-}
 
 #[test]
 fn a_run_that_dies_leaves_no_dump_of_its_memory() {
