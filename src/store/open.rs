@@ -159,6 +159,11 @@ impl Dir {
     /// It can't be opened, is not a regular file that somebody has stored, or a link on the way is refused.
     pub(super) fn file(&self, path: &Path) -> io::Result<Opened> {
         let Place { dir, name, way } = self.place(path)?;
+        // Looked at first: opening alone may already do something to a device.
+        let found = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Err(not_regular());
+        }
         // Without blocking: nobody may ever write to a pipe.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = dir.open_at(&name, flags, 0)?;
@@ -185,7 +190,7 @@ impl Dir {
             Err(error) => return Err(error.into()),
         };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(not_regular());
         }
         Ok(file)
     }
@@ -276,6 +281,10 @@ impl Dir {
         }
         Ok(place)
     }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::other("it is not a regular file")
 }
 
 /// Puts a path's parts before what is still to be walked; gives the folder in which they begin.
