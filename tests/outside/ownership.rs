@@ -2,6 +2,7 @@
 //! around our files, could put in their place.
 
 use std::fs::{self, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -486,6 +487,7 @@ fn an_exchange_of_the_state_folder_changes_no_other_folder() {
         }
         over.store(true, Ordering::Relaxed);
     });
+    let _ = writeln!(io::stderr(), "{rounds} rounds");
     assert_eq!(mode_of(&victim), 0o755, "after {rounds} rounds");
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "after {rounds} rounds");
 }
