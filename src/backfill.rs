@@ -3,7 +3,6 @@
 mod estimate;
 mod here;
 
-use std::io::{self, Write};
 use std::sync::Arc;
 
 use self::estimate::{Asked, Estimate, Estimator};
@@ -17,6 +16,7 @@ use crate::ossec::DEFAULT_MAX_EPS;
 use crate::setup::{network, read_config, tenants_named, wait_for_lock};
 use crate::state::{Backfill, RETENTION, State, Stream};
 use crate::store::{Home, Loaded};
+use crate::terminal;
 use crate::timestamp::{MINUTE, Timestamp, age};
 use crate::words::of;
 
@@ -68,9 +68,7 @@ pub fn run(common: &Common, window: &PastWindow, here: bool) -> Result<u8, Error
 
 /// Puts a line on stdout, at once.
 fn say(line: &str) -> Result<(), Error> {
-    let mut stdout = io::stdout();
-    let said = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    said.map_err(|error| Error::Run(format!("stdout: {error}")))
+    terminal::print(&format!("{line}\n")).map_err(|error| Error::Run(format!("stdout: {error}")))
 }
 
 /// What is asked for, once it is known what that means.

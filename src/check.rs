@@ -8,7 +8,6 @@ mod wazuh;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io::{self, IsTerminal};
 use std::path::{Path, absolute};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +15,7 @@ use std::thread;
 
 use log::LevelFilter;
 
+pub use self::finding::COLOURS;
 use self::finding::{Findings, Report};
 use self::tenant::TenantCheck;
 use crate::args::Common;
@@ -198,7 +198,5 @@ fn shown(request: &Request<'_>, report: &Report) -> String {
     if request.json {
         return report.json();
     }
-    let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let plain = is_set("NO_COLOR").is_some() || is_set("TERM").is_some_and(|term| term == "dumb");
-    report.text(io::stdout().is_terminal() && !plain)
+    report.text()
 }

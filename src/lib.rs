@@ -37,6 +37,7 @@ pub mod logging;
 pub mod output;
 pub mod parent;
 pub mod store;
+pub mod terminal;
 pub mod thread;
 
 // Entry.

@@ -11,6 +11,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
+use crate::terminal;
 use crate::words::one_line;
 
 /// Takes `file` as a poll's log: points a stderr that is no terminal at it, shows messages on one that
@@ -49,7 +50,7 @@ pub fn end_on_panic(aloud: bool) {
         log::error!("this is a fault of wodle-office365, please report it: {panic}");
         if aloud {
             let text = "this is a fault of wodle-office365, please report it";
-            let _ = writeln!(io::stderr(), "{text}: {panic}");
+            terminal::tell(&format!("{text}: {panic}\n"));
         }
         // Exit, not abort: Wazuh reads death by a signal as success. Nothing has been saved.
         std::process::exit(1);

@@ -1,12 +1,12 @@
 //! Arguments in, exit code out.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use wodle_office365::args::{self, Command, HELP};
 use wodle_office365::error::Error;
-use wodle_office365::{backfill, check, confine, logging, poll, reset, status, wodle};
+use wodle_office365::{backfill, check, confine, logging, poll, reset, status, terminal, wodle};
 
 /// The static program's: why, see Cargo.toml.
 #[cfg(target_env = "musl")]
@@ -26,7 +26,9 @@ fn main() -> ExitCode {
         Ok(Command::Check { common, tenant, start, json }) => {
             let tenant = tenant.as_deref();
             let request = check::Request { common: &common, tenant, start, json };
-            check::run(&request).and_then(|(text, code)| print(&text).map(|_| code))
+            check::run(&request).and_then(|(text, code)| {
+                done(terminal::print_in_colour(&text, check::COLOURS)).map(|_| code)
+            })
         }
         Ok(Command::Status { common, json }) => {
             status::run(&common, json).and_then(|(text, code)| print(&text).map(|_| code))
@@ -42,13 +44,16 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // There is no log to write it to.
-            let _ = writeln!(io::stderr(), "wodle-office365: {error}");
+            terminal::tell(&format!("wodle-office365: {error}\n"));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
 fn print(text: &str) -> Result<u8, Error> {
-    let written = io::stdout().write_all(text.as_bytes());
+    done(terminal::print(text))
+}
+
+fn done(written: io::Result<()>) -> Result<u8, Error> {
     written.map(|()| 0).map_err(|error| Error::Run(format!("stdout: {error}")))
 }

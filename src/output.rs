@@ -1,7 +1,7 @@
 //! The only writer of events and notices: whole lines, on stdout.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, major, minor};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+
+use crate::terminal::shown;
 
 /// Wazuh keeps 64 MiB of a run's output; here a run ends even in the middle of a blob.
 const MOST: u64 = 60 * 1024 * 1024;
@@ -32,6 +34,7 @@ pub struct Output {
     /// What takes stdout's place at the end, open since the beginning: then nothing can be missing.
     nowhere: OwnedFd,
     written: AtomicU64,
+    is_terminal: bool,
     /// Bytes that may be written of all, and of these of notices.
     most: u64,
     most_notices: u64,
@@ -94,9 +97,10 @@ impl Output {
         if fcntl_getpipe_size(&stdout).is_ok_and(|size| size < PIPE) {
             let _ = fcntl_setpipe_size(&stdout, PIPE);
         }
+        let is_terminal = stdout.is_terminal();
         let stdout = Mutex::new(Stdout::Here(stdout));
         let (changed, written) = (Condvar::new(), AtomicU64::new(0));
-        Ok(Self { stdout, changed, nowhere, written, most, most_notices })
+        Ok(Self { stdout, changed, nowhere, written, is_terminal, most, most_notices })
     }
 
     /// Bytes written so far.
@@ -201,7 +205,7 @@ impl Turn<'_> {
         let Some(stdout) = self.stdout.as_mut().filter(|_| room) else {
             return Ok(Written::Full);
         };
-        stdout.write_all(lines)?;
+        stdout.write_all(&shown(lines, self.output.is_terminal))?;
         self.output.written.fetch_add(size, Ordering::Relaxed);
         Ok(Written::All)
     }

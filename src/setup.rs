@@ -1,7 +1,7 @@
 //! What several commands begin with: the configuration, the network, the state's lock.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
 use crate::proxy::Environment;
 use crate::store::{ConfigFile, Folder, Home, Lock, read_stdin};
+use crate::terminal;
 
 /// Reads the configuration.
 ///
@@ -126,6 +127,6 @@ pub fn wait_for_lock(folder: &Folder) -> Result<Lock, Error> {
     if let Ok(lock) = folder.lock(local_now()).map_err(fault)? {
         return Ok(lock);
     }
-    let _ = writeln!(io::stderr(), "wodle-office365: waiting for a running poll to end");
+    terminal::tell("wodle-office365: waiting for a running poll to end\n");
     folder.wait_for_lock(local_now).map_err(fault)
 }

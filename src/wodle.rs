@@ -1,6 +1,5 @@
 //! The command `wodle`: prints the block that has Wazuh start the polls.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf, absolute};
 
 use crate::args::{Common, ConfigSource};
@@ -9,6 +8,7 @@ use crate::error::Error;
 use crate::ossec::quote;
 use crate::setup::read_config;
 use crate::store::{AGENT, Home, OSSEC, sha256};
+use crate::terminal;
 
 /// The tag of our block, as long as no other block has it.
 const TAG: &str = "wodle-office365";
@@ -35,7 +35,7 @@ pub fn run(common: &Common, verify: bool, agent: bool) -> Result<String, Error> 
     let tags: Vec<_> = known.filter(|wodle| !wodle.is_ours()).map(|wodle| wodle.tag).collect();
     let command = command(&program, common, hash.is_some())?;
     let block = block(&command, &free_tag(&tags), &config, hash.as_deref());
-    let _ = io::stderr().write_all(advice(verify, agent).as_bytes());
+    terminal::tell(&advice(verify, agent));
     Ok(if agent { format!("<agent_config>\n{block}</agent_config>\n") } else { block })
 }
 

@@ -1,5 +1,8 @@
 //! Foreign text in our messages: on one line, bounded, and without our secrets.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use crate::secret::Secret;
 
 /// How much of a foreign text goes into a message, in characters.
@@ -31,6 +34,36 @@ pub fn excerpt(text: &str) -> String {
 /// The longest message, in bytes: what comes from outside is cut before it gets there, mostly.
 const MOST_MESSAGE: usize = 8 * 1024;
 
+/// Whether a terminal, or what shows a text, obeys a character instead of showing it: controls (C0, DEL,
+/// C1), line and paragraph separators, and what turns the direction of writing.
+fn is_obeyed(c: char) -> bool {
+    let turns = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || turns
+}
+
+/// A text as a terminal may get it: what it would obey, except for line breaks, becomes `\uXXXX`. In a JSON
+/// text such characters are inside of strings, so it stays JSON.
+#[must_use]
+pub fn for_terminal(text: &str) -> Cow<'_, str> {
+    let is_escaped = |c: char| c != '\n' && is_obeyed(c);
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if is_escaped(c) {
+            // All of them have four digits at most.
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// A message with control characters escaped: nobody may forge a line of the log, or write to a
 /// terminal what it obeys.
 #[must_use]
@@ -41,9 +74,7 @@ pub fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        // Controls, and what turns the direction of writing.
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns {
+        if is_obeyed(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
@@ -291,6 +322,30 @@ mod tests {
             let expected = shown.map_or(page.to_owned(), |shown| format!("{shown}{rest}"));
             assert_eq!(hidden.excerpt(page), expected);
         }
+    }
+
+    #[test]
+    fn a_terminal_gets_nothing_that_it_obeys() {
+        let plain = "ü\u{200b} line\nnext é ✓\n";
+        assert!(matches!(for_terminal(plain), Cow::Borrowed(text) if text == plain));
+        let is_shown = |c: char| for_terminal(c.encode_utf8(&mut [0; 4])) == c.to_string();
+        let escaped: Vec<_> = ('\0'..=char::MAX).filter(|c| !is_shown(*c)).collect();
+        let ranges = [
+            ('\0', '\u{9}'),
+            ('\u{b}', '\u{1f}'),
+            ('\u{7f}', '\u{9f}'),
+            ('\u{61c}', '\u{61c}'),
+            ('\u{200e}', '\u{200f}'),
+            ('\u{2028}', '\u{202e}'),
+            ('\u{2066}', '\u{2069}'),
+        ];
+        let expected: Vec<_> = ranges.into_iter().flat_map(|(from, to)| from..=to).collect();
+        assert_eq!(escaped, expected);
+        assert!(escaped.iter().all(|c| one_line(&c.to_string()).is_ascii()), "the log as well");
+        let json = serde_json::to_string("a\u{202e}\u{9b}31m\u{7f}").unwrap();
+        let shown = for_terminal(&json);
+        assert_eq!(shown, r#""a\u202e\u009b31m\u007f""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), "a\u{202e}\u{9b}31m\u{7f}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::setup::{confine, network};
 use crate::state::{Backfill, State, Tenant};
 use crate::store::Home;
+use crate::terminal;
 use crate::thread::thread;
 use crate::timestamp::{MINUTE, Timestamp};
 use crate::tokens::Tokens;
@@ -138,7 +139,7 @@ fn bar(progress: &Progress) -> String {
 /// Says on stderr what was written and what failed; gives the exit code.
 fn told(report: &Report, (from, to): (Timestamp, Timestamp), now: Timestamp) -> u8 {
     let say = |text: String| {
-        let _ = writeln!(io::stderr(), "wodle-office365: {text}");
+        terminal::tell(&format!("wodle-office365: {text}\n"));
     };
     for end in &report.tenants {
         if let Some(error) = &end.state.health.last_error {

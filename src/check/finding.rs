@@ -6,6 +6,7 @@ use log::Level;
 use serde::Serialize;
 
 use crate::content::ContentType;
+use crate::terminal::Colours;
 use crate::words::{of, one_line};
 
 /// How something was found.
@@ -23,16 +24,20 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// As it stands in front of a line, with the colour that it has on a terminal.
-    fn shown(self) -> (&'static str, &'static str) {
+    /// As it stands in front of a line.
+    fn shown(self) -> &'static str {
         match self {
-            Self::Ok => ("ok  ", "\x1b[32m"),
-            Self::Warning => ("warn", "\x1b[33m"),
-            Self::Failure => ("FAIL", "\x1b[1;31m"),
-            Self::Skipped => ("-   ", "\x1b[2m"),
+            Self::Ok => "ok  ",
+            Self::Warning => "warn",
+            Self::Failure => "FAIL",
+            Self::Skipped => "-   ",
         }
     }
 }
+
+/// The colours of the marks on a terminal.
+pub const COLOURS: Colours =
+    &[("ok  ", "\x1b[32m"), ("warn", "\x1b[33m"), ("FAIL", "\x1b[1;31m"), ("-   ", "\x1b[2m")];
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,8 +143,8 @@ impl Report {
         self.count(Mark::Failure)
     }
 
-    /// For people. `colour`: for a terminal.
-    pub(super) fn text(&self, colour: bool) -> String {
+    /// For people.
+    pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let names = self.groups().flat_map(|group| &group.all).map(|finding| finding.check.len());
         let width = names.max().unwrap_or_default();
@@ -148,11 +153,9 @@ impl Report {
                 let _ = writeln!(text, "\ntenant {tenant_id}");
             }
             for finding in &group.all {
-                let (mark, paint) = finding.mark.shown();
-                let (paint, plain) = if colour { (paint, "\x1b[0m") } else { ("", "") };
-                let what = finding.whose();
+                let (mark, what) = (finding.mark.shown(), finding.whose());
                 let Finding { check, text: found, .. } = finding;
-                let _ = writeln!(text, "{paint}{mark}{plain}  {check:width$}  {what}{found}");
+                let _ = writeln!(text, "{mark}  {check:width$}  {what}{found}");
             }
         }
         let _ = writeln!(text, "\n{}", self.summary());
@@ -220,12 +223,14 @@ mod tests {
         let mut report = Report::of(general);
         report.tenants.push(tenant);
         assert_eq!(
-            report.text(false),
+            report.text(),
             "ok    configuration  good\n\ntenant t\nFAIL  login          t: bad\\n\\u{1b}[31m\n\
              warn  state          t DLP.All: late\n-     roles          not looked at\n\n\
              1 failure, 1 warning\n"
         );
-        assert!(report.text(true).contains("\x1b[1;31mFAIL\x1b[0m  login"));
+        for mark in [Mark::Ok, Mark::Warning, Mark::Failure, Mark::Skipped] {
+            assert!(COLOURS.iter().any(|(text, _)| *text == mark.shown()));
+        }
         let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!((&json["ok"], &json["failures"]), (&false.into(), &1.into()));
         assert_eq!(json["findings"][1]["code"], "AADSTS1");

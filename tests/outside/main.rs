@@ -27,6 +27,7 @@ mod resuming;
 mod status;
 mod stored;
 mod tenants;
+mod terminal;
 mod trust;
 mod usage;
 mod wodle;
