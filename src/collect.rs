@@ -17,6 +17,7 @@ mod jobs;
 mod model;
 mod stream;
 mod tenant;
+mod unusable;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -434,6 +435,7 @@ impl Collector {
             Report { turns: shared.turns(), halt: shared.halt.clone(), ..Report::default() };
         report.failed = self.kinds_lost.load(Ordering::Relaxed);
         let tenants = std::mem::take(&mut shared.tenants);
+        let mut room = shared.room_for_notices;
         drop(shared);
         let mut outcomes = Vec::new();
         for mut tenant in tenants {
@@ -458,6 +460,7 @@ impl Collector {
                     of_tenant.insert(Whose::of(&stream), outcome);
                 }
                 stream.tell_counts();
+                stream.tell_all_unusable(&mut room, now);
                 report.events += stream.counts.events;
                 report.blobs += stream.blobs;
                 report.notices.append(&mut stream.notices);

@@ -4,13 +4,17 @@
 //! stderr that is no terminal is pointed at the log, which catches even the runtime's own last
 //! words.
 
+mod repeated;
+
 use std::fs::File;
 use std::io::{self, IsTerminal, LineWriter, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::macros::format_description;
 
+use self::repeated::Repeated;
 use crate::terminal;
 use crate::words::one_line;
 
@@ -67,7 +71,7 @@ pub fn start(file: io::Result<File>) -> io::Result<()> {
 }
 
 fn log_to(loggers: Vec<Box<dyn Log>>) {
-    if log::set_boxed_logger(Box::new(WazuhForm(loggers))).is_ok() {
+    if log::set_boxed_logger(Box::new(WazuhForm { loggers, repeated: Mutex::default() })).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
 }
@@ -88,8 +92,31 @@ fn logger(writer: impl Write + Send + 'static) -> Box<dyn Log> {
 }
 
 /// Shapes a message for simplelog so that it comes out as Wazuh's own: one line, and
-/// `wodle-office365: LEVEL` where simplelog writes a record's target.
-struct WazuhForm(Vec<Box<dyn Log>>);
+/// `wodle-office365: LEVEL` where simplelog writes a record's target. [`flush`](Log::flush), at the end of a
+/// run, says what was left out.
+struct WazuhForm {
+    loggers: Vec<Box<dyn Log>>,
+    repeated: Mutex<Repeated>,
+}
+
+impl WazuhForm {
+    fn repeated(&self) -> MutexGuard<'_, Repeated> {
+        self.repeated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, level: Level, message: &str) {
+        let target = match level {
+            Level::Error => "wodle-office365: ERROR",
+            Level::Warn => "wodle-office365: WARNING",
+            Level::Info => "wodle-office365: INFO",
+            Level::Debug | Level::Trace => "wodle-office365: DEBUG",
+        };
+        for logger in &self.loggers {
+            let args = format_args!("{message}");
+            logger.log(&Record::builder().level(level).target(target).args(args).build());
+        }
+    }
+}
 
 impl Log for WazuhForm {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -101,27 +128,17 @@ impl Log for WazuhForm {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let target = match record.level() {
-            Level::Error => "wodle-office365: ERROR",
-            Level::Warn => "wodle-office365: WARNING",
-            Level::Info => "wodle-office365: INFO",
-            Level::Debug | Level::Trace => "wodle-office365: DEBUG",
-        };
-        // Made here, before simplelog takes its lock: what panics in a `Display` is still logged.
+        // Made here, before any lock is taken: what panics in a `Display` is still logged.
         let message = one_line(&record.args().to_string());
-        for logger in &self.0 {
-            logger.log(
-                &Record::builder()
-                    .level(record.level())
-                    .target(target)
-                    .args(format_args!("{message}"))
-                    .build(),
-            );
+        if self.repeated().admits(record, &message) {
+            self.write(record.level(), &message);
         }
     }
 
     fn flush(&self) {
-        for logger in &self.0 {
+        let left_out = self.repeated().take_left_out();
+        left_out.iter().for_each(|(level, message)| self.write(*level, message));
+        for logger in &self.loggers {
             logger.flush();
         }
     }

@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         Ok(Command::Version) => print(concat!("wodle-office365 ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(misuse) => poll::misused(misuse),
     };
+    // It says what was left out.
+    log::logger().flush();
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -1,11 +1,10 @@
 //! A blob's lines on their way from the splitter to the output.
 
+use super::unusable::{Unusable, Why};
 use crate::content::ContentType;
-use crate::event::{Fate, Learning, LineMaker, Unusable, id_of};
-use crate::notice::{Kind, Notice};
+use crate::event::{self, Fate, Learning, LineMaker, id_of};
 use crate::records::Element;
 use crate::state::fingerprint;
-use crate::words::excerpt;
 
 /// Lines are gathered up to this many bytes before they are written.
 const FULL: usize = 128 << 10;
@@ -18,9 +17,7 @@ const MOST_ID: usize = 1024;
 
 /// Lines of one blob, gathered for one write.
 pub(super) struct Batch<'a, 'm> {
-    tenant_id: String,
     content_type: ContentType,
-    content_id: String,
     maker: &'a mut LineMaker<'m>,
     lines: &'a mut Vec<u8>,
     counts: Counts,
@@ -34,10 +31,10 @@ pub(super) struct Batch<'a, 'm> {
     id: Vec<u8>,
     /// The last element that was added.
     reached: u64,
-    /// The last elements, if they can't be events.
-    unusable: Option<Unused>,
-    /// The notices that are among the lines.
-    gaps: Vec<Notice>,
+    /// Elements that can't be events, up to the mark and behind it: those come again if the blob breaks off
+    /// here.
+    unusable: Unusable,
+    unusable_since: Unusable,
 }
 
 /// What became of records.
@@ -57,63 +54,21 @@ fn remembered(id: &[u8]) -> String {
     if id.len() <= MOST_ID { id.into_owned() } else { format!("{:016x}", fingerprint(&id)) }
 }
 
-/// Why an element is no event.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
-    NoObject,
-    NoJson,
-    TooLarge,
-}
-
-/// Elements side by side that can't be events, for one reason.
-struct Unused {
-    first: u64,
-    last: u64,
-    why: Why,
-    bytes: u64,
-}
-
 /// How far the records of a blob are dealt with in this run. A try in the same run goes on there,
 /// behind records without an `Id` as well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reached {
     /// This many elements.
     pub(super) elements: u64,
     /// Of these, records that filters left out and that are not counted yet.
     pub(super) excluded_since: u64,
-}
-
-impl Unused {
-    /// What the notice says.
-    fn text(&self, content_id: &str) -> String {
-        let Self { first, last, why, bytes } = self;
-        let one = first == last;
-        let which =
-            if one { format!("record {first}") } else { format!("records {first} to {last}") };
-        let why = match why {
-            Why::NoObject if one => "is not a JSON object".to_owned(),
-            Why::NoObject => "are not JSON objects".to_owned(),
-            Why::NoJson if one => format!(
-                "is not valid JSON ({bytes} bytes): it is skipped, the records around it are delivered"
-            ),
-            Why::NoJson => format!(
-                "are not valid JSON ({bytes} bytes): they are skipped, the records around them are \
-                 delivered"
-            ),
-            Why::TooLarge => {
-                let are = if one { "is" } else { "are" };
-                format!("{are} larger than the limit (16 MiB, or curl_max_size if that is more)")
-            }
-        };
-        format!("{which} of content {} {why}", excerpt(content_id))
-    }
+    /// Of these, elements that can't be events and that are not reported yet.
+    pub(super) unusable_since: Unusable,
 }
 
 impl<'a, 'm> Batch<'a, 'm> {
     pub(super) fn new(
-        tenant_id: &str,
         content_type: ContentType,
-        content_id: &str,
         maker: &'a mut LineMaker<'m>,
         lines: &'a mut Vec<u8>,
     ) -> Self {
@@ -121,9 +76,7 @@ impl<'a, 'm> Batch<'a, 'm> {
         // At once, instead of doubling it again and again.
         lines.reserve(FULL + LINE);
         Self {
-            tenant_id: tenant_id.to_owned(),
             content_type,
-            content_id: content_id.to_owned(),
             maker,
             lines,
             counts: Counts::default(),
@@ -132,8 +85,8 @@ impl<'a, 'm> Batch<'a, 'm> {
             mark_id: Vec::new(),
             id: Vec::new(),
             reached: 0,
-            unusable: None,
-            gaps: Vec::new(),
+            unusable: Unusable::default(),
+            unusable_since: Unusable::default(),
         }
     }
 
@@ -141,20 +94,21 @@ impl<'a, 'm> Batch<'a, 'm> {
     pub(super) fn go_on(&mut self, reached: Reached) {
         self.reached = reached.elements;
         self.excluded_since = reached.excluded_since;
+        self.unusable_since = reached.unusable_since;
     }
 
-    /// How far the blob is dealt with once this batch is written: up to the elements at its end whose
-    /// notice is not among the lines.
+    /// How far the blob is dealt with once this batch is written.
     pub(super) fn reached(&self) -> Reached {
-        let elements = self.unusable.as_ref().map_or(self.reached, |unused| unused.first - 1);
-        Reached { elements, excluded_since: self.excluded_since }
+        Reached {
+            elements: self.reached,
+            excluded_since: self.excluded_since,
+            unusable_since: self.unusable_since.clone(),
+        }
     }
 
-    /// Adds the line of the `index`-th element. Elements that can't be events become a gap notice,
-    /// one for as many of a kind as stand side by side. False where the record has to teach the kind of a
-    /// path and may not: nothing is added then.
+    /// Adds the line of the `index`-th element, or notes that it can't be an event. False where the record
+    /// has to teach the kind of a path and may not: nothing is added then.
     pub(super) fn add(&mut self, element: &Element<'_>, index: u64, learning: Learning) -> bool {
-        let before = self.lines.len();
         let (why, bytes) = match element {
             Element::Taken => return true,
             Element::TooLarge(bytes) => (Why::TooLarge, *bytes),
@@ -169,52 +123,35 @@ impl<'a, 'm> Batch<'a, 'm> {
                     self.lines,
                 ) {
                     Ok(fate) => {
-                        self.added(fate, index, before);
+                        self.added(fate, index);
                         return true;
                     }
-                    Err(Unusable::NewPath) => return false,
-                    Err(Unusable::NotAnObject) => Why::NoObject,
-                    Err(Unusable::Malformed) => Why::NoJson,
+                    Err(event::Unusable::NewPath) => return false,
+                    Err(event::Unusable::NotAnObject) => Why::NoObject,
+                    Err(event::Unusable::Malformed) => Why::NoJson,
                 };
                 (why, record.len() as u64)
             }
         };
         self.reached = index;
-        match &mut self.unusable {
-            Some(unused) if unused.why == why && unused.last + 1 == index => {
-                unused.last = index;
-                unused.bytes += bytes;
-            }
-            _ => {
-                self.end();
-                self.unusable = Some(Unused { first: index, last: index, why, bytes });
-            }
-        }
+        self.unusable_since.add(index, why, bytes);
         true
     }
 
     /// Adds the line of the `index`-th element if `text` begins with all of it, nothing is wrong with it,
     /// and it teaches nothing; gives its length then.
     pub(super) fn add_first(&mut self, text: &[u8], index: u64) -> Option<usize> {
-        let before = self.lines.len();
         let (content_type, maker) = (self.content_type, &mut *self.maker);
         let appended =
             maker.append_first(text, content_type, Learning::No, &mut self.id, self.lines);
         let (fate, length) = appended.ok()?;
-        self.added(fate, index, before);
+        self.added(fate, index);
         Some(length)
     }
 
-    /// Takes in what has become of the `index`-th element, whose `Id` is in `id` and whose line begins at
-    /// `before`.
-    fn added(&mut self, fate: Fate, index: u64, before: usize) {
+    /// Takes in what has become of the `index`-th element, whose `Id` is in `id`.
+    fn added(&mut self, fate: Fate, index: u64) {
         self.reached = index;
-        // The notice of what precedes comes first. A record that a filter leaves out moves the mark as
-        // well, so it may not pass elements that are not reported yet.
-        if self.unusable.is_some() {
-            let notice = self.notice();
-            self.lines.splice(before..before, notice);
-        }
         match fate {
             Fate::Excluded => self.excluded_since += 1,
             Fate::Whole | Fate::Shortened => {
@@ -225,40 +162,19 @@ impl<'a, 'm> Batch<'a, 'm> {
         if !self.id.is_empty() {
             self.mark = Some(index);
             std::mem::swap(&mut self.mark_id, &mut self.id);
-            self.count_excluded();
+            if self.mark_id.len() > MOST_ID {
+                // One of many megabytes is not kept.
+                self.mark_id = remembered(&self.mark_id).into_bytes();
+                self.id = Vec::new();
+            }
+            self.settle();
         }
     }
 
-    /// Counts what was left out behind the mark as well: the blob has come to its end.
-    pub(super) fn count_excluded(&mut self) {
+    /// What is behind the mark counts as well: the mark has moved there, or the blob has come to its end.
+    pub(super) fn settle(&mut self) {
         self.counts.excluded += std::mem::take(&mut self.excluded_since);
-    }
-
-    /// Adds the notice of elements that could not be events, if such are the last ones.
-    pub(super) fn end(&mut self) {
-        let notice = self.notice();
-        self.lines.extend(notice);
-    }
-
-    /// The blob is tried again: elements at its end that could not be events are not reported, and not
-    /// dealt with.
-    pub(super) fn leave_open(&mut self) {
-        self.reached = self.reached().elements;
-        self.unusable = None;
-    }
-
-    /// The notice of the last elements, if they can't be events.
-    fn notice(&mut self) -> Vec<u8> {
-        let Some(unused) = self.unusable.take() else {
-            return Vec::new();
-        };
-        let text = unused.text(&self.content_id);
-        log::error!("{} {}: events are lost: {text}", self.tenant_id, self.content_type);
-        let gap = Notice::new(Kind::Gap, &self.tenant_id, Some(self.content_type), text)
-            .content(&self.content_id);
-        let line = gap.line();
-        self.gaps.push(gap);
-        line
+        self.unusable.append(&mut self.unusable_since);
     }
 
     /// The `Id` of an element, as it would be marked.
@@ -281,7 +197,7 @@ impl<'a, 'm> Batch<'a, 'm> {
 
     /// Whether there is nothing in it that the state has to know.
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty() && self.counts == Counts::default()
+        self.lines.is_empty() && self.counts == Counts::default() && self.unusable.is_empty()
     }
 
     /// How far the blob is dealt with by this batch: the number of elements and the last's `Id`.
@@ -289,9 +205,9 @@ impl<'a, 'm> Batch<'a, 'm> {
         self.mark.map(|index| (index, remembered(&self.mark_id)))
     }
 
-    /// Takes out the notices that are among the lines.
-    pub(super) fn gaps(&mut self) -> impl Iterator<Item = Notice> {
-        self.gaps.drain(..)
+    /// Takes out the elements up to the mark that can't be events: no later run comes back to them.
+    pub(super) fn take_unusable(&mut self) -> Unusable {
+        std::mem::take(&mut self.unusable)
     }
 
     /// Whether it is time to write them.
@@ -324,43 +240,11 @@ mod tests {
         KINDS.get_or_init(Kinds::default)
     }
 
-    fn responses(elements: &[&str]) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut maker = LineMaker::new(&ALL, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
-        for (n, element) in elements.iter().enumerate() {
-            batch.add(&Element::Record(element.as_bytes()), n as u64 + 1, Learning::Yes);
-        }
-        batch.end();
-        let text = String::from_utf8(batch.lines().to_vec()).unwrap();
-        let parse = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
-        let shown = |line| {
-            let event = &parse(line)["office365"];
-            event["response"].as_str().or(event["Id"].as_str()).unwrap().to_owned()
-        };
-        text.lines().map(shown).collect()
-    }
-
-    #[test]
-    fn unusable_elements_of_a_kind_make_one_notice_in_their_place() {
-        assert_eq!(
-            responses(&[r#"{"Id":"a"}"#, "1", "2", "[]", "{x", r#"{"Id":"b"}"#, "3"]),
-            [
-                "a",
-                "records 2 to 4 of content c are not JSON objects",
-                "record 5 of content c is not valid JSON (2 bytes): it is skipped, the records around \
-                 it are delivered",
-                "b",
-                "record 7 of content c is not a JSON object",
-            ]
-        );
-    }
-
     #[test]
     fn the_mark_stands_behind_the_last_element_that_has_an_id() {
         let mut lines = Vec::new();
         let mut maker = LineMaker::new(&ALL, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
         batch.add(&Element::Record(br#"{"Id":"a"}"#), 1, Learning::Yes);
         batch.add(&Element::Record(br#"{"x":1}"#), 2, Learning::Yes);
         assert_eq!((batch.mark(), batch.counts().events), (Some((1, "\"a\"".to_owned())), 2));
@@ -371,48 +255,54 @@ mod tests {
     }
 
     #[test]
-    fn skipped_bytes_are_in_the_notice() {
-        let mut lines = Vec::new();
-        let mut maker = LineMaker::new(&ALL, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
-        batch.add(&Element::Malformed(800), 1, Learning::Yes);
-        batch.add(&Element::Record(b"{x"), 2, Learning::Yes);
-        batch.add(&Element::TooLarge(99), 3, Learning::Yes);
-        batch.end();
-        let told: Vec<_> = batch.gaps().map(|gap| gap.response).collect();
-        assert_eq!(
-            told,
-            [
-                "records 1 to 2 of content c are not valid JSON (802 bytes): they are skipped, the \
-                 records around them are delivered",
-                "record 3 of content c is larger than the limit (16 MiB, or curl_max_size if that is \
-                 more)",
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_not_reported_is_not_dealt_with() {
+    fn what_cannot_be_an_event_is_reported_when_the_mark_has_passed_it() {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
         let mut maker = LineMaker::new(&options, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
         batch.add(&Element::Record(br#"{"Id":"a"}"#), 1, Learning::Yes);
         batch.add(&Element::Malformed(9), 2, Learning::Yes);
-        batch.add(&Element::Malformed(9), 3, Learning::Yes);
-        assert_eq!(batch.reached().elements, 1);
-        // A record that is left out moves the mark, so what precedes it is reported.
+        batch.add(&Element::Record(b"{x"), 3, Learning::Yes);
+        assert!(batch.take_unusable().is_empty());
+        let reached = batch.reached();
+        assert_eq!((reached.elements, reached.unusable_since.count()), (3, 2));
+        batch.clear();
+        // A record that is left out moves the mark as well.
         batch.add(&Element::Record(br#"{"Id":"b","Operation":"no"}"#), 4, Learning::Yes);
-        assert_eq!((batch.reached().elements, batch.mark().unwrap().0), (4, 4));
-        assert_eq!(batch.gaps().count(), 1);
-        // Another kind of fault reports the first, and is not reported itself.
-        batch.add(&Element::Malformed(9), 5, Learning::Yes);
-        batch.add(&Element::TooLarge(9), 6, Learning::Yes);
-        assert_eq!((batch.gaps().count(), batch.reached().elements), (1, 5));
-        batch.leave_open();
-        batch.end();
-        assert_eq!((batch.gaps().count(), batch.reached().elements), (0, 5));
+        assert_eq!(batch.mark().unwrap().0, 4);
+        assert!(batch.reached().unusable_since.is_empty());
+        let text = batch.take_unusable().text("c");
+        assert!(
+            text.starts_with("records 2 to 3 of content c are not valid JSON (11 bytes)"),
+            "{text}"
+        );
+        // The end of the blob counts, too.
+        batch.clear();
+        batch.add(&Element::TooLarge(9), 5, Learning::Yes);
+        assert!(batch.is_empty(), "nothing that the state has to know yet");
+        batch.settle();
+        assert!(!batch.is_empty() && batch.take_unusable().count() == 1);
+    }
+
+    #[test]
+    fn a_try_goes_on_with_what_the_last_one_has_not_reported() {
+        let mut lines = Vec::new();
+        let mut maker = LineMaker::new(&ALL, kinds());
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
+        batch.add(&Element::Record(b"1"), 1, Learning::Yes);
+        batch.add(&Element::Record(br#"{"no":"Id"}"#), 2, Learning::Yes);
+        batch.add(&Element::Record(b"2"), 3, Learning::Yes);
+        let reached = batch.reached();
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
+        batch.go_on(reached);
+        batch.add(&Element::Record(b"3"), 4, Learning::Yes);
+        batch.settle();
+        assert_eq!(
+            batch.take_unusable().text("c"),
+            "3 records of content c can't be events: record 1 is not a JSON object; records 3 to 4 are \
+             not JSON objects; the records around them are delivered"
+        );
     }
 
     #[test]
@@ -422,7 +312,7 @@ mod tests {
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
         let mut maker = LineMaker::new(&options, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
         let left_out = Element::Record(br#"{"Id":"b","Operation":"no"}"#);
         batch.add(&left_out, 1, Learning::Yes);
         batch.add(&Element::Record(br#"{"Id":"a","Operation":"ok"}"#), 2, Learning::Yes);
@@ -446,7 +336,7 @@ mod tests {
         let mark_of = |id: &str| {
             let mut lines = Vec::new();
             let mut maker = LineMaker::new(&ALL, kinds());
-            let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+            let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
             let record = record(id);
             let element = Element::Record(record.as_bytes());
             batch.add(&element, 1, Learning::Yes);
@@ -466,19 +356,12 @@ mod tests {
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
         let mut maker = LineMaker::new(&options, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
         for (n, element) in ["1", r#"{"RecordType":1}"#, "2", "3"].iter().enumerate() {
             batch.add(&Element::Record(element.as_bytes()), n as u64 + 1, Learning::Yes);
         }
-        batch.end();
-        let told: Vec<_> = batch.gaps().map(|gap| gap.response).collect();
-        assert_eq!(
-            told,
-            [
-                "record 1 of content c is not a JSON object",
-                "records 3 to 4 of content c are not JSON objects"
-            ]
-        );
+        batch.settle();
+        assert_eq!((batch.counts().excluded, batch.take_unusable().count()), (1, 3));
     }
 
     /// Hands out a body in pieces of a size, and ends or breaks off.
@@ -497,12 +380,12 @@ mod tests {
         body: Pieces<'_>,
         known_end: bool,
         offered: bool,
-    ) -> (String, Counts, Option<(u64, String)>) {
+    ) -> (String, Counts, Option<(u64, String)>, Unusable) {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
         let mut maker = LineMaker::new(&options, kinds());
-        let mut batch = Batch::new("t", ContentType::General, "c", &mut maker, &mut lines);
+        let mut batch = Batch::new(ContentType::General, &mut maker, &mut lines);
         let mut buffer = Vec::new();
         let mut records = Records::new(body, 300, &mut buffer).with_known_end(known_end);
         let mut index = 0;
@@ -521,9 +404,9 @@ mod tests {
                 Err(error) => break format!("{error:?}"),
             }
         };
-        batch.end();
+        batch.settle();
         let lines = String::from_utf8(batch.lines().to_vec()).unwrap();
-        (lines + &end, batch.counts(), batch.mark())
+        (lines + &end, batch.counts(), batch.mark(), batch.take_unusable())
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::batch::{Batch, Reached};
-use super::jobs::Fetch;
+use super::jobs::{Fetch, Shared};
 use super::{Collector, Halt};
 use crate::api::{Access, Trouble};
 use crate::clock::local_now;
@@ -64,11 +64,10 @@ impl Collector {
         };
         // The element at the mark proves that it is the blob that was begun.
         let mark = fetch.queued.blob.written;
-        let reached = fetch.queued.reached;
+        let reached = fetch.queued.reached.clone();
         let skip = mark.max(reached.elements);
         let (mut index, mut late) = (0, false);
-        let mut batch =
-            Batch::new(&fetch.tenant_id, fetch.content_type, &fetch.queued.blob.id, maker, lines);
+        let mut batch = Batch::new(fetch.content_type, maker, lines);
         batch.go_on(reached);
         let end = loop {
             if self.stopped.load(Ordering::Relaxed) && !late {
@@ -110,10 +109,7 @@ impl Collector {
             }
         };
         if let Fetched::Whole = end {
-            batch.end();
-            batch.count_excluded();
-        } else {
-            batch.leave_open();
+            batch.settle();
         }
         let written = self.write(&mut batch, fetch);
         match end {
@@ -167,12 +163,12 @@ impl Collector {
     fn write_in(&self, mut turn: Turn<'_>, batch: &mut Batch<'_, '_>, fetch: &mut Fetch) -> bool {
         let why = match turn.events(batch.lines()) {
             Ok(Written::All) => {
-                let (now, mark) = (self.clock().now(), batch.mark());
+                let mark = batch.mark();
                 let hand_over = self.run.hand_over && !batch.lines().is_empty();
                 if let Some(stream) = self.lock().stream_mut(fetch.stream) {
                     stream.wrote(fetch.queued.key, mark.clone(), hand_over);
                     stream.count(fetch.queued.key, batch.counts());
-                    batch.gaps().for_each(|gap| stream.state.gap(gap, now));
+                    stream.pass_over(&fetch.queued, batch.take_unusable());
                 }
                 fetch.queued.blob.advance(mark);
                 fetch.queued.reached = batch.reached();
@@ -204,13 +200,15 @@ impl Collector {
         }
         let trouble = match fetched {
             Fetched::Whole => {
-                let Some(tenant) = shared.tenants.get_mut(t) else {
+                let Shared { tenants, room_for_notices, .. } = &mut *shared;
+                let Some(tenant) = tenants.get_mut(t) else {
                     return;
                 };
                 tenant.went_well();
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     stream.blobs += 1;
                     stream.done_with(&queued, latest);
+                    stream.tell_unusable(queued.key, room_for_notices, now);
                 }
                 return;
             }

@@ -1,21 +1,23 @@
 //! A stream's part in a run: how far it is listed, which blobs are queued, which have failed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::{Counts, Reached};
 use super::tenant::RunContext;
+use super::unusable::Unusable;
 use crate::api::{Page, Started};
 use crate::config;
 use crate::content::ContentType;
 use crate::health::{Failure, Outcome};
 use crate::notice::{Kind, Notice};
 use crate::state::{
-    Backfill, ClockReading, MOST_WAITING, RunEnd, Stream, Tally, Waiting, Window, edge_margin,
-    fingerprint,
+    Backfill, ClockReading, MOST_NOTICES, MOST_WAITING, RunEnd, Stream, Tally, Waiting, Window,
+    edge_margin, fingerprint,
 };
 use crate::timestamp::{MINUTE, Timestamp, age};
+use crate::words::{excerpt, of};
 
 /// A stream with so many blobs queued lists no further page.
 const MOST_QUEUED: usize = 1000;
@@ -78,6 +80,11 @@ pub(super) struct StreamRun {
     pub(super) blobs: u64,
     /// What became of their records.
     pub(super) counts: Counts,
+    /// Elements of blobs that can't be events and that are not reported yet, by the blob's key, each with
+    /// its content id.
+    unusable: BTreeMap<u64, (String, Unusable)>,
+    /// Such blobs for whose notices there was no room, and their elements.
+    untold: (u64, u64),
     /// What its last listing ran into; it may still go well.
     pub(super) trouble: Option<Failure>,
     pub(super) failed: Option<Failure>,
@@ -206,6 +213,8 @@ impl StreamRun {
             served: false,
             blobs: 0,
             counts: Counts::default(),
+            unusable: BTreeMap::new(),
+            untold: (0, 0),
             trouble: None,
             failed: None,
             notices: Vec::new(),
@@ -429,6 +438,48 @@ impl StreamRun {
         self.counts.shortened += counts.shortened;
         self.counts.excluded += counts.excluded;
         self.state.leave_out(counts.excluded, self.handed_over.contains_key(&key));
+    }
+
+    /// Takes in elements of a blob that can't be events and that no later run comes back to.
+    pub(super) fn pass_over(&mut self, queued: &Queued, mut unusable: Unusable) {
+        if !unusable.is_empty() {
+            let new = || (queued.blob.id.clone(), Unusable::default());
+            self.unusable.entry(queued.key).or_insert_with(new).1.append(&mut unusable);
+        }
+    }
+
+    /// Reports the elements of a blob that can't be events, by one notice: the blob, or the run, has come to
+    /// its end. Where there is no `room` for it the blob is counted.
+    pub(super) fn tell_unusable(&mut self, key: u64, room: &mut usize, now: Timestamp) {
+        let Some((content, unusable)) = self.unusable.remove(&key) else {
+            return;
+        };
+        let Some(left) = room.checked_sub(1) else {
+            let (blobs, elements) = self.untold;
+            self.untold = (blobs + 1, elements + unusable.count());
+            return;
+        };
+        *room = left;
+        let text = unusable.text(&excerpt(&content));
+        self.gap(self.notice(Kind::Gap, text).content(&content), now);
+    }
+
+    /// The same of all that is left, at the end of the run. Blobs without a notice of their own have one
+    /// together.
+    pub(super) fn tell_all_unusable(&mut self, room: &mut usize, now: Timestamp) {
+        let keys: Vec<_> = self.unusable.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.tell_unusable(key, room, now));
+        let (blobs, elements) = std::mem::take(&mut self.untold);
+        if blobs > 0 {
+            let text = format!(
+                "{} of {} can't be events: they are not valid JSON, not JSON objects, or larger than \
+                 the limit. They are reported together because {MOST_NOTICES} notices wait already; \
+                 the records around them are delivered",
+                of(elements, "record"),
+                of(blobs, "further content blob")
+            );
+            self.gap(self.notice(Kind::Gap, text), now);
+        }
     }
 
     /// Says in the log what is not as Microsoft sent it.

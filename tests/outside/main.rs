@@ -11,6 +11,7 @@ mod crash;
 mod ending;
 mod events;
 mod faults;
+mod gaps;
 mod handover;
 mod harness;
 mod host;
