@@ -84,6 +84,8 @@ impl From<Refusal> for Trouble {
 #[derive(Debug)]
 pub struct Access {
     token: Secret,
+    /// What must not be shown of an answer: the token, and what it was got with.
+    secrets: Vec<Secret>,
     /// The tenant's GUID, which is also our PublisherIdentifier.
     pub guid: String,
     origin: Uri,
@@ -92,11 +94,16 @@ pub struct Access {
 
 impl Access {
     /// `tid`: the tenant that the token names, which stands in for a `tenant_id` that is a domain
-    /// name.
+    /// name. `secrets`: the tenant's others, which are not shown either.
     ///
     /// # Errors
     /// The tenant's GUID is not known.
-    pub fn new(tenant: &Tenant, token: Secret, tid: Option<&str>) -> Result<Self, Trouble> {
+    pub fn new(
+        tenant: &Tenant,
+        token: Secret,
+        tid: Option<&str>,
+        mut secrets: Vec<Secret>,
+    ) -> Result<Self, Trouble> {
         let configured = Some(tenant.tenant_id.as_str()).filter(|id| is_guid(id));
         let Some(guid) = configured.or(tid).filter(|id| is_guid(id)) else {
             return Err(Trouble::refused(format!(
@@ -110,12 +117,20 @@ impl Access {
             .parse()
             .map_err(|_| Trouble::refused("management_url is malformed".to_owned()))?;
         let root = format!("{}/api/v1.0/{guid}/activity/feed", tenant.management);
-        Ok(Self { token, guid: guid.to_owned(), origin, root })
+        secrets.push(token.clone());
+        Ok(Self { token, secrets, guid: guid.to_owned(), origin, root })
     }
 
-    /// What must not be shown of a request made with it.
-    fn hidden(&self) -> Hidden<'_> {
-        Hidden(std::slice::from_ref(&self.token))
+    /// What must not be shown of what the API says: in bodies, ids, addresses and headers.
+    #[must_use]
+    pub fn hidden(&self) -> Hidden<'_> {
+        Hidden(&self.secrets)
+    }
+
+    /// The secrets that are not shown.
+    #[must_use]
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
     }
 
     /// `url`, which the server handed out, as it may be called: only at the management origin, for
@@ -182,28 +197,41 @@ pub struct Api {
 }
 
 impl Api {
-    /// Signs in.
+    /// Signs in; gives the token, and the access that it is good for. `secrets`: what must not be shown of
+    /// an answer besides what is sent.
     ///
     /// # Errors
-    /// No token came.
-    pub fn sign_in(&self, tenant: &Tenant, credentials: &Credentials) -> Result<Grant, Trouble> {
+    /// No token came, or none of a known tenant.
+    pub fn sign_in(
+        &self,
+        tenant: &Tenant,
+        credentials: &Credentials,
+        mut secrets: Vec<Secret>,
+    ) -> Result<(Grant, Access), Trouble> {
         let url = format!("{}/{}/oauth2/v2.0/token", tenant.login, tenant.tenant_id);
         let (client_id, management) = (&tenant.client_id, &tenant.management);
         let now = self.clock.login_now(&tenant.login);
         let request = TokenRequest::new(client_id, management, &url, credentials, now)
             .map_err(|why| Trouble::refused(why.to_owned()))?;
-        let answer = self.http.send(&url, None, Payload::Form(&request.form))?;
+        if !secrets.contains(request.secret()) {
+            secrets.push(request.secret().clone());
+        }
+        let hidden = Hidden(&secrets);
+        let answer = self.http.send(&url, None, Payload::Form(&request.form), hidden)?;
         let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
         let body = answer.read_secretly(self.max_held)?;
         if status == 200 {
-            return auth::parse_grant(&body).map_err(|why| {
+            let grant = auth::parse_grant(&body).map_err(|why| {
                 Trouble::passing(format!(
                     "the login host's answer is unusable: {why}; is a proxy, or a page to log in to \
                      the network, in between?"
                 ))
-            });
+            })?;
+            let tid = grant.claims.tid.as_deref();
+            let access = Access::new(tenant, grant.token.clone(), tid, secrets)?;
+            return Ok((grant, access));
         }
-        let mut refusal = auth::classify_login(status, &body, request.hidden());
+        let mut refusal = auth::classify_login(status, &body, hidden);
         // The assertion was made for another time than the login host's: the next one is not.
         let off = date.map_or(0, |date| date.since(now).abs());
         if let Some(date) = date.filter(|_| refusal.is_of_time() && off > MINUTE) {
@@ -345,7 +373,7 @@ impl Api {
     }
 
     fn call(&self, access: &Access, url: &str, payload: Payload<'_>) -> Result<Answer, Trouble> {
-        let answer = self.http.send(url, Some(&access.token), payload)?;
+        let answer = self.http.send(url, Some(&access.token), payload, access.hidden())?;
         if (200..300).contains(&answer.status) {
             self.observe(answer.date);
         }
@@ -391,7 +419,7 @@ mod tests {
 
     #[test]
     fn the_token_goes_to_the_management_origin_only() {
-        let access = Access::new(&tenant(GUID), Secret::new("t"), None).unwrap();
+        let access = Access::new(&tenant(GUID), Secret::new("t"), None, Vec::new()).unwrap();
         for good in [
             "https://manage.office.com/api/v1.0/x/activity/feed/audit/1$2",
             "https://MANAGE.office.com:443/api?x=1",
@@ -417,7 +445,7 @@ mod tests {
     #[test]
     fn a_domain_name_is_resolved_by_the_token() {
         let access =
-            |id: &str, tid| Access::new(&tenant(id), Secret::new("t"), tid).map(|a| a.guid);
+            |id: &str, tid| Access::new(&tenant(id), Secret::new("t"), tid, vec![]).map(|a| a.guid);
         assert_eq!(access("contoso.example", Some(GUID)), Ok(GUID.to_owned()));
         assert_eq!(access(GUID, Some("b0000000-0000-4000-8000-000000000001")), Ok(GUID.to_owned()));
         assert!(access("contoso.example", None).is_err());

@@ -33,6 +33,17 @@ pub enum Credentials {
 /// The `client_assertion_type` of a JWT (RFC 7523).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+impl Credentials {
+    /// What of them must not be shown wherever it is quoted, if it can be: a certificate's key goes nowhere.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::ClientSecret(secret) => Some(secret),
+            Self::Certificate(_) => None,
+        }
+    }
+}
+
 /// A request for a token.
 #[derive(Debug)]
 pub struct TokenRequest {
@@ -82,10 +93,10 @@ impl TokenRequest {
         Ok(Self { form: form.into(), secret })
     }
 
-    /// What must not be shown of an answer.
+    /// What must not be shown of an answer: the client secret, or the assertion.
     #[must_use]
-    pub fn hidden(&self) -> Hidden<'_> {
-        Hidden(std::slice::from_ref(&self.secret))
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 }
 

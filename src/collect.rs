@@ -31,7 +31,7 @@ use self::jobs::Shared;
 use self::stream::StreamRun;
 use self::tenant::{ListPage, RunContext, Step, TenantRun};
 pub use self::tenant::{TenantStart, is_twin};
-use crate::api::{Access, Api, Trouble};
+use crate::api::{Api, Trouble};
 use crate::auth::Credentials;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -363,20 +363,18 @@ impl Collector {
     }
 
     fn sign_in(&self, t: usize) {
-        let found =
-            self.lock().tenants.get(t).map(|t| (Arc::clone(&t.config), t.credentials.clone()));
-        let Some((config, credentials)) = found else {
+        let of = |t: &TenantRun| (Arc::clone(&t.config), t.credentials.clone(), t.secrets.clone());
+        let Some((config, credentials, secrets)) = self.lock().tenants.get(t).map(of) else {
             return;
         };
         let result = credentials.map_err(Trouble::refused).and_then(|credentials| {
-            let grant = self.api.sign_in(&config, &credentials)?;
+            let signed_in = self.api.sign_in(&config, &credentials, secrets)?;
             if let Credentials::Certificate(certificate) = &credentials
                 && let Some(text) = certificate.near_end(self.clock().now())
             {
                 log::warn!("{}: {text}", config.tenant_id);
             }
-            let access = Access::new(&config, grant.token.clone(), grant.claims.tid.as_deref())?;
-            Ok((grant, access))
+            Ok(signed_in)
         });
         self.after_step(t, result, |shared, result, now| {
             let twin = result.as_ref().ok().and_then(|(_, access)| shared.twin(t, &access.guid));

@@ -29,6 +29,7 @@ use self::tls::TlsConnector;
 pub use self::trust::{Stores, parse_bundle};
 use crate::proxy::{Environment, Proxy};
 use crate::secret::Secret;
+use crate::words::Hidden;
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +184,8 @@ impl Http {
         }
     }
 
-    /// Sends one request. Redirects are not followed.
+    /// Sends one request. Redirects are not followed. `hidden`: what is not shown of its address, nor of
+    /// what goes wrong.
     ///
     /// # Errors
     /// No answer came.
@@ -192,6 +194,7 @@ impl Http {
         url: &str,
         bearer: Option<&Secret>,
         payload: Payload<'_>,
+        hidden: Hidden<'_>,
     ) -> Result<Answer, NoAnswer> {
         let refused = |text: String| NoAnswer { text, again: Again::Mended };
         let uri: Uri = url
@@ -257,11 +260,11 @@ impl Http {
             }
         };
         let took = begun.elapsed();
-        let what = shown(&uri, payload);
+        let what = || hidden.shown(&shown(&uri, payload)).into_owned();
         match result {
             Ok(response) => {
                 let (status, took) = (response.status().as_u16(), took.as_millis());
-                log::debug!("HTTP {status} in {took} ms: {what}");
+                log::debug!("HTTP {status} in {took} ms: {}", what());
                 self.note_answer(way);
                 Ok(answer(response, host, limit, Arc::clone(&self.shut)))
             }
@@ -274,7 +277,8 @@ impl Http {
                     fault.again = Again::NextRun;
                     self.note_dead_end(way, &fault);
                 }
-                log::debug!("no answer in {} ms: {what}: {}", took.as_millis(), fault.text);
+                fault.text = hidden.shown(&fault.text).into_owned();
+                log::debug!("no answer in {} ms: {}: {}", took.as_millis(), what(), fault.text);
                 Err(fault)
             }
         }

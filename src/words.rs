@@ -118,24 +118,39 @@ impl Hidden<'_> {
     /// spelling, nor whatever else stands where they stood in the request.
     #[must_use]
     pub fn excerpt(&self, text: &str) -> String {
+        excerpt(&self.redacted(text).unwrap_or_else(|| text.to_owned()))
+    }
+
+    /// A foreign text as it is, such as an id or an address; one that quotes a secret as its
+    /// [`excerpt`](Self::excerpt).
+    #[must_use]
+    pub fn shown<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.redacted(text).map_or(Cow::Borrowed(text), |text| Cow::Owned(excerpt(&text)))
+    }
+
+    /// The words of a text without the secrets in it; none if there are none.
+    fn redacted(&self, text: &str) -> Option<String> {
         // Words first: a page may be wrapped at a blank of the secret.
         let mut text = words(text);
+        let mut found = false;
         for secret in self.0 {
             for spelling in secret.spellings() {
                 let spelling = words(&spelling);
                 if !spelling.is_empty() && text.contains(&spelling) {
                     text = text.replace(&spelling, "(secret)");
+                    found = true;
                 }
             }
         }
         if self.is_hidden_in(&text) {
-            return "(not shown: it quotes our request)".to_owned();
+            return Some("(not shown: it quotes our request)".to_owned());
         }
         if let Some(end) = quoted(&text) {
             text.truncate(end);
             text.push_str(" (the rest quotes our request)");
+            found = true;
         }
-        excerpt(&text)
+        found.then_some(text)
     }
 
     /// Whether a secret shows once what is encoded is decoded, in whatever ways and mixtures.
@@ -301,6 +316,21 @@ mod tests {
         // One whose own characters look like an escape.
         let secrets = [Secret::new("abc%41def&amp;g")];
         assert!(Hidden(&secrets).excerpt("abc&#37;41def&#38;amp;g").starts_with("(not shown"));
+    }
+
+    #[test]
+    fn an_id_is_shown_as_it_is_unless_it_quotes_a_secret() {
+        let secrets = [Secret::new("S3cr+t&val%41"), Secret::new("another~one")];
+        for id in ["2026$a$b", "with  two blanks\n", &"x".repeat(2000)] {
+            assert!(matches!(Hidden(&secrets).shown(id), Cow::Borrowed(same) if same == id));
+        }
+        for (id, shown) in [
+            ("a$S3cr+t&val%41$another~one", "a$(secret)$(secret)"),
+            ("https://h/S3cr%2Bt%26val%2541/x", "https://h/(secret)/x"),
+            ("%53%33cr%2Bt%26val%2541", "(not shown: it quotes our request)"),
+        ] {
+            assert_eq!(Hidden(&secrets).shown(id), shown);
+        }
     }
 
     #[test]

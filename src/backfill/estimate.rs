@@ -118,8 +118,8 @@ impl<'a> Estimator<'a> {
     fn sign_in(&self, tenant: &Tenant) -> Result<Access, String> {
         let clocks = [local_now(), self.api.clock.now()];
         let credentials = credentials::load(self.home, self.config, tenant, clocks)?;
-        let grant = self.api.sign_in(tenant, &credentials).map_err(|trouble| trouble.text)?;
-        Access::new(tenant, grant.token, grant.claims.tid.as_deref()).map_err(|t| t.text)
+        let signed_in = self.api.sign_in(tenant, &credentials, Vec::new());
+        signed_in.map(|(_, access)| access).map_err(|trouble| trouble.text)
     }
 
     /// The blobs of a stream's window, the events in them, and how many seconds of it were listed.

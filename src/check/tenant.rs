@@ -184,19 +184,14 @@ impl<'a> TenantCheck<'a> {
     }
 
     fn sign_in(&mut self, credentials: &Credentials) {
-        let granted = again(|| self.api.sign_in(self.tenant, credentials));
-        let grant = match granted {
-            Ok(grant) => grant,
+        let granted = again(|| self.api.sign_in(self.tenant, credentials, Vec::new()));
+        let (grant, access) = match granted {
+            Ok(granted) => granted,
             Err(trouble) => {
                 self.failed("login", &trouble);
                 self.findings.skipped("roles", format!("no token, so {BEHIND_LOGIN}"));
                 return;
             }
-        };
-        let access = Access::new(self.tenant, grant.token.clone(), grant.claims.tid.as_deref());
-        let access = match access {
-            Ok(access) => access,
-            Err(trouble) => return self.failed("login", &trouble),
         };
         self.signed_in = true;
         self.findings.guid = Some(access.guid.to_ascii_lowercase());
@@ -239,7 +234,7 @@ impl<'a> TenantCheck<'a> {
         let needed = &self.context.config.subscriptions;
         let missing = grant.claims.missing_roles(needed);
         if missing.is_empty() {
-            self.findings.ok("roles", roles.join(", "));
+            self.findings.ok("roles", access.hidden().excerpt(&roles.join(", ")));
             return true;
         }
         let remedy = codes::explain("AF10001").map_or("", |explanation| explanation.remedy);

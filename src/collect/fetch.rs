@@ -128,6 +128,7 @@ impl Collector {
             }
             SplitError::Read(error) => {
                 let text = format!("the content broke off: {error}");
+                let text = access.hidden().shown(&text).into_owned();
                 let stalled = error.kind() == io::ErrorKind::TimedOut;
                 if stalled { Trouble::slow(text) } else { Trouble::passing(text) }
             }
@@ -168,7 +169,8 @@ impl Collector {
                 if let Some(stream) = self.lock().stream_mut(fetch.stream) {
                     stream.wrote(fetch.queued.key, mark.clone(), hand_over);
                     stream.count(fetch.queued.key, batch.counts());
-                    stream.pass_over(&fetch.queued, batch.take_unusable());
+                    let shown = || fetch.access.hidden().shown(&fetch.queued.blob.id).into_owned();
+                    stream.pass_over(fetch.queued.key, shown, batch.take_unusable());
                 }
                 fetch.queued.blob.advance(mark);
                 fetch.queued.reached = batch.reached();
@@ -188,6 +190,7 @@ impl Collector {
     pub(super) fn take_fetched(&self, fetch: Fetch, mut fetched: Fetched) {
         let Fetch { stream: (t, s), tenant_id, content_type, access, mut queued } = fetch;
         let now = self.clock().now();
+        let content = |id: &str| access.hidden().shown(id).into_owned();
         // By the API's clock or by this machine's, should one of them be late.
         let latest = now.max(local_now());
         let mut shared = self.lock();
@@ -221,7 +224,7 @@ impl Collector {
                         "content {} is so large, or comes so slowly, that a run has hardly time to \
                          get to where the last one stopped: raise run_timeout, and <timeout> of the \
                          wodle block with it, or lower max_connections if the line is busy",
-                        excerpt(&queued.blob.id)
+                        excerpt(&content(&queued.blob.id))
                     ));
                     return stream.park(queued.blob, now, why);
                 }
@@ -229,7 +232,7 @@ impl Collector {
                     log::warn!(
                         "{tenant_id} {content_type}: content {} is not what it was when it was \
                          begun: it is written again from its start",
-                        excerpt(&queued.blob.id)
+                        excerpt(&content(&queued.blob.id))
                     );
                     queued.blob.written = 0;
                     queued.blob.last_id = None;
@@ -261,7 +264,7 @@ impl Collector {
                 );
                 let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
                 let created = queued.blob.created;
-                stream.gap(gap.window(created, created).content(&queued.blob.id), now);
+                stream.gap(gap.window(created, created).content(&content(&queued.blob.id)), now);
                 stream.done_with(&queued, latest);
             }
             None => tenant.fetch_failed(s, queued, trouble, &access, now),

@@ -440,11 +440,17 @@ impl StreamRun {
         self.state.leave_out(counts.excluded, self.handed_over.contains_key(&key));
     }
 
-    /// Takes in elements of a blob that can't be events and that no later run comes back to.
-    pub(super) fn pass_over(&mut self, queued: &Queued, mut unusable: Unusable) {
+    /// Takes in elements of a blob that can't be events and that no later run comes back to. `content`: its
+    /// id, as it may be shown.
+    pub(super) fn pass_over(
+        &mut self,
+        key: u64,
+        content: impl FnOnce() -> String,
+        mut unusable: Unusable,
+    ) {
         if !unusable.is_empty() {
-            let new = || (queued.blob.id.clone(), Unusable::default());
-            self.unusable.entry(queued.key).or_insert_with(new).1.append(&mut unusable);
+            let new = || (content(), Unusable::default());
+            self.unusable.entry(key).or_insert_with(new).1.append(&mut unusable);
         }
     }
 

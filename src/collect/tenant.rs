@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, is_guid};
 use crate::content::ContentType;
 use crate::health::{Failure, Outcome};
+use crate::secret::Secret;
 use crate::state::{ClockReading, Pause, SUBSCRIPTION_PAUSE, Tenant, Window};
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
@@ -53,6 +54,8 @@ pub(super) struct TenantRun {
     order: Vec<usize>,
     pub(super) access: Option<Arc<Access>>,
     pub(super) kept: Option<KeptToken>,
+    /// What must not be shown of an answer: all that this run has signed in with, and got for it.
+    pub(super) secrets: Vec<Secret>,
     /// When the token is to be renewed, in time before its end.
     renew_at: Option<Instant>,
     /// Whether the token is of this run, and whether it took the place of one that was refused.
@@ -139,9 +142,13 @@ impl TenantRun {
     pub(super) fn new(start: TenantStart, content_types: &[ContentType], now: Timestamp) -> Self {
         // Without its credentials a tenant does nothing, though its token may still be good.
         let kept = start.token.filter(|_| start.credentials.is_ok());
+        let mut secrets: Vec<_> =
+            start.credentials.iter().filter_map(Credentials::secret).cloned().collect();
         let access = kept.as_ref().and_then(|kept| {
-            Access::new(&start.config, kept.token.clone(), kept.tid.as_deref()).ok().map(Arc::new)
+            let (token, tid) = (kept.token.clone(), kept.tid.as_deref());
+            Access::new(&start.config, token, tid, secrets.clone()).ok().map(Arc::new)
         });
+        secrets.extend(kept.iter().map(|kept| kept.token.clone()));
         let mut run = Self {
             config: start.config,
             credentials: start.credentials,
@@ -151,6 +158,7 @@ impl TenantRun {
             renew_at: kept.as_ref().and_then(|kept| renewal(kept.expires.since(now))),
             access,
             kept,
+            secrets,
             signed_in: false,
             renewed: false,
             stepping: 0,
@@ -502,7 +510,6 @@ impl RunContext {
 /// A tenant for tests.
 #[cfg(test)]
 pub(super) fn configured() -> Arc<config::Tenant> {
-    use crate::secret::Secret;
     Arc::new(config::Tenant {
         tenant_id: "a0000000-0000-4000-8000-000000000001".to_owned(),
         client_id: "c".to_owned(),
@@ -522,7 +529,6 @@ pub(super) fn with_streams(positions: &[(ContentType, i64)]) -> TenantRun {
 mod tests {
     use super::*;
     use crate::content::Reaction;
-    use crate::secret::Secret;
     use crate::state::Stream;
 
     pub(super) fn tenant(

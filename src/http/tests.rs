@@ -50,11 +50,11 @@ fn an_answer_that_does_not_begin() {
     let expected = NoAnswer { text: text.to_owned(), again: Again::NextRun };
     let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
     let url = format!("http://{silent}/");
-    assert_eq!(refused(http(limits).send(&url, None, Payload::Get)), expected);
+    assert_eq!(refused(http(limits).send(&url, None, Payload::Get, Hidden(&[]))), expected);
     // A sign-in has a limit of its own.
     let limits = Timeouts { connect: LONG, sign_in: SHORT, silence: LONG };
     let form = Secret::new("a=b");
-    assert_eq!(refused(http(limits).send(&url, None, Payload::Form(&form))), expected);
+    assert_eq!(refused(http(limits).send(&url, None, Payload::Form(&form), Hidden(&[]))), expected);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_connection_that_does_not_come_about_is_tried_once_in_a_run() {
     );
     let expected = NoAnswer { text, again: Again::NextRun };
     for _ in 0..2 {
-        assert_eq!(refused(http.send(&url, None, Payload::Get)), expected);
+        assert_eq!(refused(http.send(&url, None, Payload::Get, Hidden(&[]))), expected);
         assert_eq!(http.requests(), 1);
     }
 }
@@ -82,23 +82,23 @@ fn a_connection_that_does_not_come_about_is_tried_once_in_a_run() {
 fn a_host_that_has_answered_before_is_no_dead_end() {
     let url = format!("http://{}/", host(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"));
     let http = http(Timeouts::default());
-    assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+    assert_eq!(http.send(&url, None, Payload::Get, Hidden(&[])).unwrap().status, 204);
     let uri: Uri = url.parse().unwrap();
     let (_, way) = http.route(&uri).unwrap();
     let fault = NoAnswer { text: String::new(), again: Again::NextRun };
     http.note_dead_end(way.clone(), &fault);
-    assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+    assert_eq!(http.send(&url, None, Payload::Get, Hidden(&[])).unwrap().status, 204);
     // Two went at the same time, and it is the slower one who got through.
     http.ways().clear();
     http.note_dead_end(way.clone(), &fault);
-    assert_eq!(refused(http.send(&url, None, Payload::Get)), fault);
+    assert_eq!(refused(http.send(&url, None, Payload::Get, Hidden(&[]))), fault);
     http.note_answer(way.clone());
-    assert_eq!(http.send(&url, None, Payload::Get).unwrap().status, 204);
+    assert_eq!(http.send(&url, None, Payload::Get, Hidden(&[])).unwrap().status, 204);
     // It is gone again: as many as can be under way together find that out, and one more.
     http.note_dead_end(way.clone(), &fault);
     assert!(matches!(http.ways()[&way], Found::Answers { missed: 1 }));
     http.note_dead_end(way, &fault);
-    assert_eq!(refused(http.send(&url, None, Payload::Get)), fault);
+    assert_eq!(refused(http.send(&url, None, Payload::Get, Hidden(&[]))), fault);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_body_that_stalls() {
         thread::spawn(move || {
             let limits = Timeouts { connect: LONG, sign_in: LONG, silence: SHORT };
             let url = format!("http://{}/", host(says));
-            let answer = http(limits).send(&url, None, Payload::Stream).unwrap();
+            let answer = http(limits).send(&url, None, Payload::Stream, Hidden(&[])).unwrap();
             sender.send(answer.read(1000).unwrap_err()).unwrap();
         });
     }
@@ -188,7 +188,7 @@ fn what_we_break_off_ourselves_is_not_the_others_fault() {
     let sender = Arc::new(http(Timeouts::default()));
     let waits = thread::spawn({
         let (sender, url) = (Arc::clone(&sender), url.clone());
-        move || refused(sender.send(&url, None, Payload::Get))
+        move || refused(sender.send(&url, None, Payload::Get, Hidden(&[])))
     });
     let (mut stream, _) = listener.accept().unwrap();
     assert!(matches!(stream.read(&mut [0; 4096]), Ok(1..)), "it has sent its request");
@@ -199,7 +199,7 @@ fn what_we_break_off_ourselves_is_not_the_others_fault() {
 
     let url = format!("http://{}/", host(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n["));
     let http = http(Timeouts::default());
-    let mut content = http.send(&url, None, Payload::Stream).unwrap().into_reader();
+    let mut content = http.send(&url, None, Payload::Stream, Hidden(&[])).unwrap().into_reader();
     assert_eq!(content.read(&mut [0; 9]).unwrap(), 1);
     http.shut_down();
     let error = content.read(&mut [0; 9]).unwrap_err();
@@ -220,7 +220,7 @@ fn a_sign_in_whose_answer_never_ends() {
     });
     let limits = Timeouts { connect: LONG, sign_in: SHORT, silence: LONG };
     let form = Secret::new("a=b");
-    let answer = http(limits).send(&url, None, Payload::Form(&form)).unwrap();
+    let answer = http(limits).send(&url, None, Payload::Form(&form), Hidden(&[])).unwrap();
     let text = "the answer of 127.0.0.1 broke off: it was not complete within 1 s".to_owned();
     let expected = NoAnswer { text, again: Again::NextRun };
     assert_eq!(answer.read(99_999_999).unwrap_err(), expected);
@@ -229,7 +229,7 @@ fn a_sign_in_whose_answer_never_ends() {
 #[test]
 fn what_is_no_http_may_go_better_in_a_moment() {
     let url = format!("http://{}/", host(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"));
-    let fault = refused(http(Timeouts::default()).send(&url, None, Payload::Get));
+    let fault = refused(http(Timeouts::default()).send(&url, None, Payload::Get, Hidden(&[])));
     assert!(fault.text.starts_with("what 127.0.0.1 answers can't be read as HTTP ("), "{fault:?}");
     assert_eq!(fault.again, Again::Soon);
 }
@@ -249,7 +249,8 @@ fn a_body_is_known_to_be_whole_by_its_length_its_chunks_or_its_compression() {
     for (head, body, known) in table {
         let says = [head.as_bytes(), b"\r\n", body].concat();
         let url = format!("http://{}/", host(says.leak()));
-        let answer = http(Timeouts::default()).send(&url, None, Payload::Stream).unwrap();
+        let answer =
+            http(Timeouts::default()).send(&url, None, Payload::Stream, Hidden(&[])).unwrap();
         assert_eq!(answer.into_reader().has_known_end(), known, "{head}");
     }
 }

@@ -47,7 +47,6 @@ fn a_kilobyte_of_gzip_fills_neither_the_log_nor_wazuh() {
         let run = site.poll_well();
         let told = told(&run);
         let log = site.log().len();
-        println!("{unit}: {} notices, {} KB of log", told.len(), log / 1000);
         assert!(
             told.len() == 1 && log < 10_000,
             "{unit}: {} notices, {log} bytes of log",

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use office365_simulator::{Call, Fault, Request};
+use office365_simulator::{Blob, Call, Fault, Request};
 use serde_json::json;
 use time::Duration;
 
-use crate::harness::{CLIENT, SECRET, STATE, Site, TENANT, write_file};
+use crate::harness::{CLIENT, Run, SECRET, STATE, Site, TENANT, write_file};
 
 /// What no one may be shown.
 #[derive(Default)]
@@ -235,4 +235,101 @@ fn a_secret_in_the_place_of_its_file_is_not_shown() {
         assert!(log.contains(unnamed) && !log.contains("hunter2"), "{log}");
         assert!(!run.text().contains("hunter2"), "{}", run.text());
     }
+}
+
+/// A secret as the API may quote it: as it is, in an address, in JSON.
+fn spellings(secret: &str) -> [String; 3] {
+    let mut address = String::new();
+    for byte in secret.bytes() {
+        // A token is too long to be encoded whole.
+        if secret.len() > 100 && byte.is_ascii_graphic() {
+            address.push(char::from(byte));
+        } else {
+            write!(address, "%{byte:02X}").unwrap();
+        }
+    }
+    let json = serde_json::to_string(secret).unwrap().replace('/', "\\/");
+    [secret.to_owned(), address, json.trim_matches('"').to_owned()]
+}
+
+/// All that a site's last run has said, and what the commands say of it now.
+fn said(site: &Site, run: &Run) -> String {
+    let told = [&["status"][..], &["status", "--json"], &["check"], &["check", "--json"]];
+    let told = told.map(|args| site.admin(args)).map(|said| said.stdout + &said.stderr);
+    site.log() + &run.text() + &told.concat()
+}
+
+#[test]
+fn secrets_in_bodies_of_the_api_are_shown_nowhere() {
+    let site = Site::new();
+    site.configure_one("<log_level>debug</log_level>");
+    site.poll_well();
+    let token = site.simulator.tokens().remove(0);
+    for secret in [SECRET, &token] {
+        let [plain, address, in_json] = spellings(secret);
+        let error = |text: &str| json!({ "error": { "code": "AF20010", "message": text } });
+        for body in [
+            error(&plain).to_string(),
+            error(&address).to_string(),
+            json!({ "error": { "code": in_json, "message": "" } }).to_string(),
+            format!("<p>{address} {plain}</p>"),
+        ] {
+            site.publish("Audit.General", Duration::minutes(5), &["1"]);
+            for call in [Call::Content, Call::Fetch, Call::List] {
+                site.simulator.fault(Fault::on(call).times(2).respond(400, &body));
+            }
+            // The first run gets no list, the second one no blob.
+            for _ in 0..2 {
+                let run = site.poll();
+                let said = said(&site, &run);
+                for secret in spellings(secret) {
+                    assert!(!said.contains(&secret), "{body}: {said}");
+                }
+            }
+            site.simulator.clear_faults();
+            site.poll_well();
+        }
+    }
+}
+
+#[test]
+fn secrets_in_ids_and_links_of_the_api_are_shown_nowhere() {
+    let site = Site::new();
+    site.configure_one("<log_level>debug</log_level>");
+    site.poll_well();
+    let token = site.simulator.tokens().remove(0);
+    let root = format!("{}/api/v1.0/{TENANT}/activity/feed", site.simulator.management_url());
+    for secret in [SECRET, &token] {
+        let [plain, address, _] = spellings(secret);
+        for (n, uri) in
+            [format!("{root}/audit/{address}$x"), format!("{root}/audit/x$y?contentType={address}")]
+                .into_iter()
+                .enumerate()
+        {
+            let blob = Blob::raw(site.now() - Duration::minutes(5), "[1]");
+            let blob = blob.id(format!("{n}$see {plain}")).uri(uri);
+            site.simulator.publish(TENANT, "Audit.General", blob);
+            let link = format!("{root}/subscriptions/content?contentType={address}&nextPage=x");
+            site.simulator.fault(Fault::on(Call::Content).header("NextPageUri", &link));
+            // It can't be fetched, then what is in it is no record.
+            site.simulator.fault(Fault::on(Call::Fetch).respond(404, "nothing here"));
+            for code in [1, 0] {
+                let run = site.poll();
+                let said = said(&site, &run);
+                assert_eq!(run.code, Some(code), "{said}");
+                let hidden =
+                    said.contains("$see (secret)") || said.contains("it quotes our request");
+                assert!(hidden, "{said}");
+                for secret in spellings(secret) {
+                    assert!(!said.contains(&secret), "{said}");
+                }
+                site.simulator.clear_faults();
+                site.simulator.fault(Fault::on(Call::Fetch).always().respond(200, "[1]"));
+            }
+            site.simulator.clear_faults();
+        }
+    }
+    // What waited had its id and address in the state, which is now another, and so is its copy.
+    site.poll_well();
+    site.poll_well();
 }

@@ -79,6 +79,7 @@ impl TenantRun {
             log::warn!("{}: the token lacks {}: {remedy}", self.name(), missing.join(" and "));
         }
         self.renew_at = renewal(lifetime);
+        self.secrets = access.secrets().to_vec();
         self.access = Some(Arc::new(access));
         self.signed_in = true;
         self.has_worked = true;
@@ -321,7 +322,10 @@ impl TenantRun {
         let Some(stream) = self.streams.get_mut(s) else {
             return;
         };
-        let what = format!("content {} can't be fetched", excerpt(&queued.blob.id));
+        let what = format!(
+            "content {} can't be fetched",
+            excerpt(&access.hidden().shown(&queued.blob.id))
+        );
         let failure = failure(&what, &trouble);
         if again {
             log::debug!("{name} {}: {}", stream.content_type, failure.text);
@@ -390,7 +394,7 @@ mod tests {
         assert!(run.renew(Reaction::Consent, &old));
         assert!(run.access.is_none() && run.kept.is_none());
         assert!(run.renew(Reaction::Renew, &old), "dropped already");
-        let access = Access::new(&config, Secret::new("new"), None).unwrap();
+        let access = Access::new(&config, Secret::new("new"), None, Vec::new()).unwrap();
         let expires = Timestamp::from_unix(1_800_003_600);
         let kept = KeptToken { token: Secret::new("new"), tid: None, expires };
         run.signed_in(access, kept, &Claims::default(), 3600);
