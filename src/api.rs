@@ -222,10 +222,11 @@ impl Api {
         let body = answer.read_secretly(self.max_held)?;
         if status == 200 {
             let grant = auth::parse_grant(&body).map_err(|why| {
-                Trouble::passing(format!(
+                let text = format!(
                     "the login host's answer is unusable: {why}; is a proxy, or a page to log in to \
                      the network, in between?"
-                ))
+                );
+                if why.is_passing() { Trouble::passing(text) } else { Trouble::refused(text) }
             })?;
             let tid = grant.claims.tid.as_deref();
             let access = Access::new(tenant, grant.token.clone(), tid, secrets)?;

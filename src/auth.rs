@@ -3,6 +3,7 @@
 
 mod certificate;
 
+use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -13,10 +14,25 @@ use zeroize::Zeroizing;
 
 pub use self::certificate::{ClientCertificate, PrivateKey};
 use crate::codes::explain;
+use crate::config::is_guid;
 use crate::content::{ContentType, without_bom};
 use crate::secret::{FORM, Secret};
 use crate::timestamp::Timestamp;
 use crate::words::Hidden;
+
+/// The longest token, in bytes. Microsoft's servers (http.sys) take no header of more than 16 KiB, unless they
+/// are told to, and neither do most others; a token of Microsoft's has some 2 KiB.
+pub const MAX_TOKEN: usize = 16 << 10;
+
+/// Whether a request can carry a token: it has only characters that a token may have, and is not too long.
+#[must_use]
+pub fn is_sendable(token: &str) -> bool {
+    token.len() <= MAX_TOKEN && has_token_characters(token)
+}
+
+fn has_token_characters(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
+}
 
 /// The token as it is kept between runs is renewed this many seconds before its end.
 pub const RENEW_BEFORE: i64 = 300;
@@ -115,7 +131,7 @@ pub struct Grant {
 /// what can't be read is simply absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Claims {
-    /// The tenant it was issued for.
+    /// The tenant it was issued for: a GUID.
     pub tid: Option<String>,
     /// The application roles that an administrator consented to; none where the token can't be
     /// read, empty where it can be and holds none.
@@ -134,7 +150,8 @@ impl Claims {
             .and_then(|json| serde_json::from_slice::<Self>(&json).ok());
         claims.map_or_else(Self::default, |claims| Self {
             roles: Some(claims.roles.unwrap_or_default()),
-            ..claims
+            // It is kept, and becomes a part of addresses.
+            tid: claims.tid.filter(|tid| is_guid(tid)),
         })
     }
 
@@ -173,25 +190,63 @@ enum Seconds {
 /// What a token lasts whose answer doesn't say: Microsoft's shortest (documented).
 const DEFAULT_LIFETIME: f64 = 3600.0;
 
+/// What is wrong with a successful answer of the token endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadGrant {
+    /// It is something else.
+    NoToken,
+    /// The token lasts for a time that makes no sense.
+    Lifetime,
+    /// No request can carry the token: it holds other characters than a header may.
+    Characters,
+    /// Nor one that is so long.
+    TooLong,
+}
+
+impl BadGrant {
+    /// Whether the same request may bring a token a moment later.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::NoToken | Self::Lifetime)
+    }
+}
+
+impl fmt::Display for BadGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoToken => "the answer is no token",
+            Self::Lifetime => "the token's lifetime makes no sense",
+            Self::Characters => "the token holds characters that no token may hold",
+            Self::TooLong => {
+                "the token is longer than the 16 KiB that a request can carry; has the application too \
+                 many roles or claims"
+            }
+        })
+    }
+}
+
 /// Reads a successful answer of the token endpoint.
 ///
 /// # Errors
 /// What is wrong with it, without its contents: they may be a token.
-pub fn parse_grant(body: &[u8]) -> Result<Grant, &'static str> {
+pub fn parse_grant(body: &[u8]) -> Result<Grant, BadGrant> {
     let answer: TokenAnswer =
-        serde_json::from_slice(without_bom(body)).map_err(|_| "the answer is no token")?;
+        serde_json::from_slice(without_bom(body)).map_err(|_| BadGrant::NoToken)?;
     let lifetime = match answer.expires_in {
         None => Some(DEFAULT_LIFETIME),
         Some(Seconds::Number(seconds)) => Some(seconds),
         Some(Seconds::Text(text)) => text.trim().parse().ok(),
     };
     let lifetime = lifetime.filter(|seconds| (0.0..=604_800.0).contains(seconds));
-    let lifetime = lifetime.ok_or("the token's lifetime makes no sense")?;
+    let lifetime = lifetime.ok_or(BadGrant::Lifetime)?;
     #[expect(clippy::cast_possible_truncation, reason = "the range was looked at")]
     let lifetime = lifetime as i64;
     let token = answer.access_token;
-    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("the token holds characters that no token may hold");
+    if !has_token_characters(&token) {
+        return Err(BadGrant::Characters);
+    }
+    if !is_sendable(&token) {
+        return Err(BadGrant::TooLong);
     }
     Ok(Grant { claims: Claims::of(&token), token: token.into(), lifetime })
 }
@@ -285,6 +340,8 @@ fn number_in(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const GUID: &str = "a0000000-0000-4000-8000-000000000001";
+
     fn jwt(claims: &str) -> String {
         format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims))
     }
@@ -311,11 +368,11 @@ mod tests {
         for seconds in ["3599", "\"3599\""] {
             let body = format!(
                 "\u{feff}{{\"token_type\":\"Bearer\",\"expires_in\":{seconds},\"access_token\":\"{}\"}}",
-                jwt(r#"{"tid":"t","roles":["ActivityFeed.Read"]}"#)
+                jwt(&format!(r#"{{"tid":"{GUID}","roles":["ActivityFeed.Read"]}}"#))
             );
             let grant = parse_grant(body.as_bytes()).unwrap();
             assert_eq!(grant.lifetime, 3599);
-            assert_eq!(grant.claims.tid.as_deref(), Some("t"));
+            assert_eq!(grant.claims.tid.as_deref(), Some(GUID));
             let needed = [ContentType::General, ContentType::Dlp];
             assert_eq!(grant.claims.missing_roles(&needed), ["ActivityFeed.ReadDlp"]);
         }
@@ -329,6 +386,31 @@ mod tests {
             r#"{"access_token":"x","expires_in":"soon"}"#,
         ] {
             assert!(parse_grant(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_request_can_carry_is_refused() {
+        let grant = |token: &str| {
+            parse_grant(format!(r#"{{"access_token":"{token}"}}"#).as_bytes()).map(|_| ())
+        };
+        for (token, good) in [
+            ("x".repeat(MAX_TOKEN), true),
+            ("x".repeat(MAX_TOKEN + 1), false),
+            (String::new(), false),
+            ("a b".to_owned(), false),
+            ("ü".to_owned(), false),
+            ("a\\u007fb".to_owned(), false),
+        ] {
+            assert_eq!(grant(&token).is_ok(), good, "{} bytes", token.len());
+        }
+        assert!(is_sendable("x") && !is_sendable("a\u{7f}") && !is_sendable(""));
+    }
+
+    #[test]
+    fn only_a_guid_is_taken_for_a_tenant() {
+        for tid in ["t", "", "../x", &"x".repeat(10_000)] {
+            assert_eq!(Claims::of(&jwt(&format!(r#"{{"tid":"{tid}"}}"#))).tid, None);
         }
     }
 

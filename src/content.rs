@@ -175,6 +175,9 @@ pub enum Reaction {
     Renew,
     /// The token lacks a permission, unless it was given since: sign in anew if the token is old.
     Consent,
+    /// It may be the token's fault, which the server finds too long, for example: sign in anew if the token
+    /// is old.
+    RenewOld,
     /// The subscription is missing or disabled: start it.
     Subscribe,
     /// The subscription is already on: what was asked for is so.
@@ -191,6 +194,14 @@ pub enum Reaction {
     Slow,
     /// Only a person can mend it: configuration, consent, licence, or a fault of ours.
     Refused,
+}
+
+impl Reaction {
+    /// Whether another token may help.
+    #[must_use]
+    pub fn concerns_token(self) -> bool {
+        matches!(self, Self::Renew | Self::RenewOld | Self::Consent)
+    }
 }
 
 /// An answer that is no success.
@@ -256,7 +267,7 @@ pub fn classify(status: u16, body: &[u8], hidden: Hidden<'_>) -> Refusal {
     let explanation = codes::explain(&code);
     let (reaction, explanation) = match by_code(&code, &message) {
         Some(reaction) => (reaction, explanation),
-        None => by_status(status),
+        None => by_status(status, &code),
     };
     Refusal { status, code, message, reaction, explanation }
 }
@@ -283,7 +294,10 @@ fn by_code(code: &str, message: &str) -> Option<Reaction> {
     })
 }
 
-fn by_status(status: u16) -> (Reaction, Option<Explanation>) {
+const NOT_DOCUMENTED: &str = "no documented answer: see the Office 365 Management Activity API reference, Errors, \
+    and whether a proxy is in between";
+
+fn by_status(status: u16, code: &str) -> (Reaction, Option<Explanation>) {
     let (reaction, meaning) = match status {
         // A 200 whose body is not what was asked for: a gateway's page, a cut answer.
         200..=299 => (Reaction::Retry, "the answer is not what the API documents"),
@@ -304,11 +318,14 @@ fn by_status(status: u16) -> (Reaction, Option<Explanation>) {
             Reaction::Refused,
             "that is no answer of the API: does a proxy or a firewall forbid it?",
         ),
-        _ => (
-            Reaction::Refused,
-            "no documented answer: see the Office 365 Management Activity API reference, Errors, and \
-             whether a proxy is in between",
+        431 => (
+            Reaction::RenewOld,
+            "the server, or a gateway, finds the request's headers too large: a new token is tried; if \
+             this lasts, the application may have too many roles or claims",
         ),
+        // A server in front of the API says so where it finds a header too long.
+        400 if code.is_empty() => (Reaction::RenewOld, NOT_DOCUMENTED),
+        _ => (Reaction::Refused, NOT_DOCUMENTED),
     };
     (reaction, Some(Explanation::plain(meaning)))
 }
@@ -360,7 +377,9 @@ mod tests {
 
     #[test]
     fn other_shapes_go_by_status() {
-        let table: [(u16, &[u8], Reaction, &str); 8] = [
+        let table: [(u16, &[u8], Reaction, &str); 10] = [
+            (431, b"", Reaction::RenewOld, ""),
+            (400, b"<h2>Request Too Long</h2>", Reaction::RenewOld, "<h2>Request Too Long</h2>"),
             (401, b"", Reaction::Renew, ""),
             (
                 401,

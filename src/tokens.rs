@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::auth::RENEW_BEFORE;
-use crate::config::Tenant;
+use crate::auth::{RENEW_BEFORE, is_sendable};
+use crate::config::{Tenant, is_guid};
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
@@ -70,11 +70,10 @@ impl Tokens {
                 && entry.login == tenant.login
                 && entry.management == tenant.management
         })?;
-        let good = entry.expires.since(now) > RENEW_BEFORE
-            && entry.token.bytes().all(|b| b.is_ascii_graphic());
+        let good = entry.expires.since(now) > RENEW_BEFORE && is_sendable(&entry.token);
         good.then(|| KeptToken {
             token: entry.token.clone().into(),
-            tid: entry.tid.clone(),
+            tid: entry.tid.clone().filter(|tid| is_guid(tid)),
             expires: entry.expires,
         })
     }
@@ -117,9 +116,12 @@ mod tests {
         assert_eq!(found("c", 9_699).unwrap().token.reveal(), "abc");
         assert!(found("c", 9_700).is_none());
         assert!(found("d", 0).is_none());
-        let mut odd = Tokens::default();
-        odd.keep(&tenant("c"), &KeptToken { token: Secret::new("a\r\nb"), tid: None, expires });
-        assert!(odd.find(&tenant("c"), Timestamp::from_unix(0)).is_none());
+        assert_eq!(found("c", 0).unwrap().tid, None, "x is no GUID");
+        for odd in ["a\r\nb", "", &"x".repeat(20_000)] {
+            let mut tokens = Tokens::default();
+            tokens.keep(&tenant("c"), &KeptToken { token: Secret::new(odd), tid: None, expires });
+            assert!(tokens.find(&tenant("c"), Timestamp::from_unix(0)).is_none());
+        }
         assert!(Tokens::parse(b"nonsense").0.is_empty());
     }
 }

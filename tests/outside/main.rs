@@ -29,6 +29,7 @@ mod status;
 mod stored;
 mod tenants;
 mod terminal;
+mod tokens;
 mod trust;
 mod usage;
 mod wodle;

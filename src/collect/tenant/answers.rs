@@ -52,7 +52,7 @@ impl TenantRun {
             return true;
         }
         // Consent that was given since an older token was issued; a new one has it or lacks it.
-        let useless = self.renewed || (reaction == Reaction::Consent && self.signed_in);
+        let useless = self.renewed || (reaction != Reaction::Renew && self.signed_in);
         if useless {
             return false;
         }
@@ -144,7 +144,7 @@ impl TenantRun {
                 self.pause(now, wait(&trouble));
                 self.tries.again(now, None)
             }
-            Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
+            reaction if reaction.concerns_token() => self.renew(reaction, access),
             Reaction::Refused => false,
             Reaction::Retry if self.tries.again(now, wait(&trouble)) => true,
             _ => {
@@ -201,7 +201,7 @@ impl TenantRun {
                 false
             }
             Reaction::Retry => self.tries.again(instant, wait(&trouble)),
-            Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
+            reaction if reaction.concerns_token() => self.renew(reaction, access),
             _ => false,
         };
         if again {
@@ -245,8 +245,7 @@ impl TenantRun {
         if trouble.reaction == Reaction::Pause {
             self.pause(instant, wait(&trouble));
         }
-        let is_token = matches!(trouble.reaction, Reaction::Renew | Reaction::Consent);
-        let renewed = is_token && self.renew(trouble.reaction, access);
+        let renewed = trouble.reaction.concerns_token() && self.renew(trouble.reaction, access);
         let listed = self.subscriptions_listed;
         let live = self.live().map(|stream| stream.content_type).collect::<Vec<_>>();
         let Some(stream) = self.streams.get_mut(s) else {
@@ -264,7 +263,7 @@ impl TenantRun {
         let again = match trouble.reaction {
             Reaction::Retry => stream.tries.again(instant, wait(&trouble)),
             Reaction::Pause => stream.tries.again(instant, None),
-            Reaction::Renew | Reaction::Consent => renewed,
+            reaction if reaction.concerns_token() => renewed,
             Reaction::ListAgain => stream.relist(),
             Reaction::Clamp => stream.clamp(),
             // That is the live stream's matter.
@@ -314,7 +313,7 @@ impl TenantRun {
                 self.pause(instant, wait(&trouble));
                 !queued.is_retry && queued.tries.again(instant, None)
             }
-            Reaction::Renew | Reaction::Consent => self.renew(trouble.reaction, access),
+            reaction if reaction.concerns_token() => self.renew(reaction, access),
             _ => false,
         };
         queued.blob.missing |= trouble.reaction == Reaction::Missing;
