@@ -487,6 +487,9 @@ fn an_exchange_of_the_state_folder_changes_no_other_folder() {
         }
         over.store(true, Ordering::Relaxed);
     });
+    if !fs::symlink_metadata(&own).unwrap().is_dir() {
+        renameat_with(CWD, &own, CWD, &evil, RenameFlags::EXCHANGE).unwrap();
+    }
     let _ = writeln!(io::stderr(), "{rounds} rounds");
     assert_eq!(mode_of(&victim), 0o755, "after {rounds} rounds");
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "after {rounds} rounds");
