@@ -10,12 +10,13 @@ use ureq::http::Uri;
 use crate::auth::{self, Credentials, Grant, TokenRequest};
 use crate::clock::Clock;
 use crate::codes::AUDITING_OFF;
-use crate::config::{Tenant, is_guid};
+use crate::config::{Config, Tenant, is_guid};
 use crate::content::{
     Blob, ContentType, Reaction, Refusal, classify, is_error_body, parse_listing,
     parse_subscriptions,
 };
 use crate::http::{Again, Answer, Http, NoAnswer, Payload};
+use crate::memory::{Memory, ORDINARY, Share};
 use crate::records::Records;
 use crate::secret::Secret;
 use crate::state::Window;
@@ -24,6 +25,9 @@ use crate::words::Hidden;
 
 /// The largest error body that is looked at.
 const MOST_ERROR: usize = 64 << 10;
+
+/// The largest answer to a sign-in: a token that can be sent has a fraction of it.
+const MOST_SIGN_IN: usize = ORDINARY;
 
 /// Why a call brought nothing, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +189,13 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// An answer that is an array, with the link to the next page.
+struct List {
+    body: Vec<u8>,
+    next: Option<String>,
+    share: Share,
+}
+
 /// The two hosts as they are called.
 #[derive(Debug)]
 pub struct Api {
@@ -194,9 +205,18 @@ pub struct Api {
     pub clock: Arc<Clock>,
     /// The largest answer held in memory, in bytes.
     pub max_held: usize,
+    /// What all answers together may hold.
+    pub memory: Arc<Memory>,
 }
 
 impl Api {
+    /// The two hosts in a run with this configuration.
+    #[must_use]
+    pub fn new(http: Arc<Http>, clock: Arc<Clock>, config: &Config) -> Self {
+        let memory = Arc::new(Memory::new(config.max_held, config.tenants.len()));
+        Self { http, clock, max_held: config.max_held, memory }
+    }
+
     /// Signs in; gives the token, and the access that it is good for. `secrets`: what must not be shown of
     /// an answer besides what is sent.
     ///
@@ -219,7 +239,7 @@ impl Api {
         let hidden = Hidden(&secrets);
         let answer = self.http.send(&url, None, Payload::Form(&request.form), hidden)?;
         let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
-        let body = answer.read_secretly(self.max_held)?;
+        let body = answer.read_secretly(MOST_SIGN_IN)?;
         if status == 200 {
             let grant = auth::parse_grant(&body).map_err(|why| {
                 let text = format!(
@@ -261,8 +281,9 @@ impl Api {
         patience: Option<Duration>,
     ) -> Result<Vec<ContentType>, Trouble> {
         let url = access.signed(&format!("{}/subscriptions/list", access.root));
-        let (body, _) = self.array(access, &url, patience)?;
-        parse_subscriptions(&body).map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))
+        let List { body, share, .. } = self.array(access, &url, patience)?;
+        let subscriptions = self.parsed(&share, || parse_subscriptions(&body));
+        subscriptions.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))
     }
 
     /// Starts a subscription. That it is on already is as good.
@@ -283,7 +304,8 @@ impl Api {
         }
     }
 
-    /// Lists the first page of a window. `patience`: as for [`subscriptions`](Self::subscriptions).
+    /// Lists the first page of a window. `patience`: as for [`subscriptions`](Self::subscriptions). The share
+    /// is for what the page holds, until it is taken in.
     ///
     /// # Errors
     /// No listing came.
@@ -293,7 +315,7 @@ impl Api {
         content_type: ContentType,
         window: &Window,
         patience: Option<Duration>,
-    ) -> Result<Page, Trouble> {
+    ) -> Result<(Page, Share), Trouble> {
         let url = format!(
             "{}/subscriptions/content?contentType={content_type}&startTime={}&endTime={}",
             access.root,
@@ -303,11 +325,11 @@ impl Api {
         self.page(access, &access.signed(&url), patience)
     }
 
-    /// Lists the page that another page links to.
+    /// Lists the page that another page links to. The share is as for [`list`](Self::list).
     ///
     /// # Errors
     /// No listing came, or the link leads elsewhere.
-    pub fn next_page(&self, access: &Access, link: &str) -> Result<Page, Trouble> {
+    pub fn next_page(&self, access: &Access, link: &str) -> Result<(Page, Share), Trouble> {
         self.page(access, &access.own(link)?, None)
     }
 
@@ -316,11 +338,11 @@ impl Api {
         access: &Access,
         url: &str,
         patience: Option<Duration>,
-    ) -> Result<Page, Trouble> {
-        let (body, next) = self.array(access, url, patience)?;
-        let blobs = parse_listing(&body);
+    ) -> Result<(Page, Share), Trouble> {
+        let List { body, next, share } = self.array(access, url, patience)?;
+        let blobs = self.parsed(&share, || parse_listing(&body));
         let blobs = blobs.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))?;
-        Ok(Page { blobs, next })
+        Ok((Page { blobs, next }, share))
     }
 
     /// Begins to fetch a blob; `buffer` is for what is read of it.
@@ -337,7 +359,8 @@ impl Api {
         if answer.status == 200 {
             let content = answer.into_reader();
             let known = content.has_known_end();
-            return Ok(Records::new(content, self.max_held, buffer).with_known_end(known));
+            let records = Records::new(content, self.max_held, buffer).with_known_end(known);
+            return Ok(records.with_share(Share::new(&self.memory, &access.guid)));
         }
         Err(self.refusal(access, answer))
     }
@@ -359,18 +382,28 @@ impl Api {
         access: &Access,
         url: &str,
         patience: Option<Duration>,
-    ) -> Result<(Vec<u8>, Option<String>), Trouble> {
+    ) -> Result<List, Trouble> {
         let payload = patience.map_or(Payload::Get, Payload::Impatient);
         let mut answer = self.call(access, url, payload)?;
         if answer.status != 200 {
             return Err(self.refusal(access, answer));
         }
         let next = answer.next_page.take();
-        let body = answer.read(self.max_held)?;
+        let mut share = Share::new(&self.memory, &access.guid);
+        let body = answer.read_shared(self.max_held, &mut share)?;
         if is_error_body(&body) {
-            return Err(classify(200, &body, access.hidden()).into());
+            let error = body.get(..MOST_ERROR).unwrap_or(&body);
+            return Err(classify(200, error, access.hidden()).into());
         }
-        Ok((body, next))
+        Ok(List { body, next, share })
+    }
+
+    /// What is made of an answer; of a large one while nobody else makes something of another.
+    fn parsed<T>(&self, share: &Share, parse: impl FnOnce() -> T) -> T {
+        let work = share.is_large().then(|| self.memory.work());
+        let parsed = parse();
+        drop(work);
+        parsed
     }
 
     fn call(&self, access: &Access, url: &str, payload: Payload<'_>) -> Result<Answer, Trouble> {

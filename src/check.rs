@@ -25,6 +25,7 @@ use crate::confine::Reach;
 use crate::credentials;
 use crate::error::Error;
 use crate::http::Http;
+use crate::memory::Memory;
 use crate::parent;
 use crate::setup::{config_path, confine, network, read_config, tenants_named};
 use crate::state::State;
@@ -92,6 +93,7 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
                 state: &state,
                 is_known: known.is_some(),
                 http,
+                memory: Arc::new(Memory::new(config.max_held, config.tenants.len())),
                 start: request.start,
             };
             report.tenants = check_tenants(&context, &tenants);
@@ -112,6 +114,7 @@ struct Context<'a> {
     /// Whether that is the one that polls work with.
     is_known: bool,
     http: Arc<Http>,
+    memory: Arc<Memory>,
     start: bool,
 }
 

@@ -209,7 +209,6 @@ impl Collection {
             shared: Mutex::new(shared),
             for_workers: Condvar::new(),
             for_main: Condvar::new(),
-            large: Mutex::new(()),
             stopped: AtomicBool::new(false),
             api,
         }))
@@ -266,8 +265,6 @@ struct Collector {
     for_workers: Condvar,
     /// There is something for the main thread to look after.
     for_main: Condvar,
-    /// Held by whoever makes a line of a large record.
-    large: Mutex<()>,
     /// Whoever is inside a blob stops behind the record at hand.
     stopped: AtomicBool,
 }
@@ -409,7 +406,7 @@ impl Collector {
             Some(link) => self.api.next_page(&access, link),
         };
         self.with_tenant(t, result, |tenant, result, now| {
-            let taken = result.and_then(|page| {
+            let taken = result.and_then(|(page, _share)| {
                 tenant.went_well();
                 let stream = tenant.streams.get_mut(s);
                 let taken = stream.map(|stream| stream.take_page(page, window, now));

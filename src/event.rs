@@ -230,6 +230,11 @@ impl<'a> LineMaker<'a> {
         out: &mut Vec<u8>,
     ) -> Result<(Fate, usize), Unusable> {
         self.compact.clear();
+        if text.len() > MAX_KEPT {
+            // At once: what grows again and again is there twice. A control character becomes six.
+            let controls = text.iter().filter(|b| **b < b' ').count();
+            self.compact.reserve_exact(text.len() + 5 * controls);
+        }
         let copied = compact(text, &mut self.compact)?;
         check_utf8(text, &copied)?;
         let fate = if self.is_excluded(&copied, text) {
@@ -242,9 +247,11 @@ impl<'a> LineMaker<'a> {
             self.append_plain(&copied, most, out)
         };
         set_id(id, text, &copied);
-        // Of a record of many megabytes nothing is kept.
-        self.compact.clear();
-        self.compact.shrink_to(MAX_KEPT);
+        // Of a record of many megabytes nothing is kept, not even its place: what is left there would keep the
+        // next one from it.
+        if self.compact.capacity() > MAX_KEPT {
+            self.compact = Vec::new();
+        }
         Ok((fate, copied.length))
     }
 

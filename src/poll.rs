@@ -94,7 +94,7 @@ fn poll(
     confine(&http, &config.tenants, &Reach { folder: dir, files: Vec::new() });
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
-        api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
+        api: Api::new(Arc::clone(&http), Arc::clone(&clock), &config),
         output: Arc::clone(&output),
         state: frame.loaded.state.clone(),
         tenants,

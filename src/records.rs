@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use self::resync::{Broken, MAX_BLANKS, MAX_READ_AGAIN};
 use self::shape::{Progress, Shape, ends_scalar, is_white};
 use crate::content::without_bom;
+use crate::memory::{ORDINARY, Share};
 
 /// What a connection receives at once, in bytes.
 const RECEIVED: usize = 128 * 1024;
@@ -61,6 +62,8 @@ pub enum SplitError {
     NoArray(Vec<u8>),
     /// The body is malformed at this byte, and not known to have come whole.
     Malformed(u64),
+    /// An element is large, and the run was over before there was memory for it.
+    NoMemory(io::Error),
 }
 
 enum Place {
@@ -97,6 +100,8 @@ pub struct Records<'a, R> {
     last_read: u8,
     /// How many more bytes may be read again after a search in vain.
     may_read_again: u64,
+    /// What it may hold; without one, as much as it needs.
+    share: Option<Share>,
 }
 
 /// What is at the place of an element.
@@ -127,7 +132,15 @@ impl<'a, R: Read> Records<'a, R> {
             is_read: false,
             last_read: 0,
             may_read_again: MAX_READ_AGAIN,
+            share: None,
         }
+    }
+
+    /// Has a large element wait until there is memory for it.
+    #[must_use]
+    pub fn with_share(mut self, share: Share) -> Self {
+        self.share = Some(share);
+        self
     }
 
     /// Says whether a body that ends without an error is known to have come whole, so that what is
@@ -162,6 +175,7 @@ impl<'a, R: Read> Records<'a, R> {
         &mut self,
         mut take: Option<impl FnMut(&[u8]) -> Option<usize>>,
     ) -> Result<Option<Element<'_>>, SplitError> {
+        self.give_back();
         loop {
             let Some(first) = self.begin()? else {
                 return Ok(None);
@@ -292,7 +306,7 @@ impl<'a, R: Read> Records<'a, R> {
             self.start = 0;
         }
         if self.end == self.buffer.len() {
-            self.buffer.resize(self.buffer.len() * 2, 0);
+            self.enlarge()?;
         }
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         loop {
@@ -313,6 +327,41 @@ impl<'a, R: Read> Records<'a, R> {
                 Err(error) => return Err(SplitError::Read(error)),
             }
         }
+    }
+
+    /// Makes room for more of a large element.
+    fn enlarge(&mut self) -> Result<(), SplitError> {
+        let (size, twice) = (self.buffer.len(), self.buffer.len() * 2);
+        // The largest element, and what follows it.
+        let most = self.limit.saturating_add(ORDINARY);
+        if twice > ORDINARY
+            && let Some(share) = &mut self.share
+        {
+            share.grow().map_err(SplitError::NoMemory)?;
+            // At once: a buffer that grows again and again is there twice.
+            self.buffer.reserve_exact(most.saturating_sub(size));
+        }
+        self.buffer.resize(if size < most { twice.min(most) } else { twice }, 0);
+        Ok(())
+    }
+
+    /// Gives back what only a large element needed, once it is passed.
+    fn give_back(&mut self) {
+        let Some(share) = self.share.as_mut().filter(|share| share.is_large()) else {
+            return;
+        };
+        let unread = self.end - self.start;
+        if unread > BUFFER {
+            return;
+        }
+        // Another buffer: one that shrinks where it is keeps the next large one from its place.
+        let mut ordinary = Vec::with_capacity(BUFFER);
+        ordinary.extend_from_slice(self.buffer.get(self.start..self.end).unwrap_or_default());
+        ordinary.resize(BUFFER, 0);
+        *self.buffer = ordinary;
+        self.passed += self.start as u64;
+        (self.start, self.end) = (0, unread);
+        share.shrink();
     }
 
     /// The offset in the body of the first unread byte.
@@ -457,6 +506,15 @@ impl<'a, R: Read> Records<'a, R> {
             }
         }
         Ok(true)
+    }
+}
+
+impl<R> Drop for Records<'_, R> {
+    fn drop(&mut self) {
+        if self.share.as_ref().is_some_and(Share::is_large) {
+            // Before its place is free.
+            *self.buffer = Vec::new();
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl<'a> Estimator<'a> {
     ) -> Self {
         network.timeouts.silence = PATIENCE;
         let clock = Arc::new(Clock::new(state.clock_offset));
-        let api = Api { http: Arc::new(Http::new(network)), clock, max_held: config.max_held };
+        let api = Api::new(Arc::new(Http::new(network)), clock, config);
         Self { home, config, state, api, until: Instant::now() + MOST_TIME }
     }
 
@@ -137,7 +137,7 @@ impl<'a> Estimator<'a> {
         while start < to && Instant::now() < self.until {
             let end = start.plus(DAY).min(to);
             let window = Window { start, from: start, end, lost: None };
-            let mut page = self.api.list(access, content_type, &window, None)?;
+            let (mut page, _) = self.api.list(access, content_type, &window, None)?;
             let mut pages = 1;
             loop {
                 blobs += page.blobs.len() as u64;
@@ -149,7 +149,7 @@ impl<'a> Estimator<'a> {
                 if Instant::now() >= self.until || pages >= MOST_PAGES {
                     break;
                 }
-                page = self.api.next_page(access, &link)?;
+                (page, _) = self.api.next_page(access, &link)?;
                 pages += 1;
             }
             start = end;

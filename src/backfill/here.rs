@@ -68,7 +68,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
     confine(&http, &config.tenants, &Reach::default());
     let collection = Collection::new(Cycle {
         config: Arc::clone(&config),
-        api: Api { http: Arc::clone(&http), clock: Arc::clone(&clock), max_held: config.max_held },
+        api: Api::new(Arc::clone(&http), Arc::clone(&clock), &config),
         output: Arc::clone(&output),
         state: no_state,
         tenants,

@@ -45,7 +45,9 @@ impl<'a> TenantCheck<'a> {
     pub(super) fn new(context: &'a Context<'a>, tenant: &'a config::Tenant) -> Self {
         let clock = Arc::new(Clock::new(context.state.clock_offset));
         let http = Arc::clone(&context.http);
-        let api = Api { http, clock: Arc::clone(&clock), max_held: context.config.max_held };
+        let memory = Arc::clone(&context.memory);
+        let (clock_of_api, max_held) = (Arc::clone(&clock), context.config.max_held);
+        let api = Api { http, clock: clock_of_api, max_held, memory };
         let findings = Findings::of(&tenant.tenant_id);
         let [started, refused, listed] = [const { Vec::new() }; 3];
         Self { context, tenant, clock, api, signed_in: false, started, refused, listed, findings }
@@ -357,7 +359,7 @@ impl<'a> TenantCheck<'a> {
             return;
         }
         match again(|| self.api.list(access, content_type, &window, None)) {
-            Ok(page) => {
+            Ok((page, _)) => {
                 self.listed.push(content_type);
                 let more = if page.next.is_some() { " and more" } else { "" };
                 let found = match page.blobs.len() {

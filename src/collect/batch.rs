@@ -3,6 +3,7 @@
 use super::unusable::{Unusable, Why};
 use crate::content::ContentType;
 use crate::event::{self, Fate, Learning, LineMaker, id_of};
+use crate::memory::ORDINARY;
 use crate::records::Element;
 use crate::state::fingerprint;
 
@@ -213,6 +214,16 @@ impl<'a, 'm> Batch<'a, 'm> {
     /// Whether it is time to write them.
     pub(super) fn is_full(&self) -> bool {
         self.lines.len() >= FULL
+    }
+
+    /// Gives back what only a large record needed.
+    pub(super) fn shrink(&mut self) {
+        if self.lines.capacity() > ORDINARY {
+            // Another buffer: one that shrinks where it is keeps the next large one from its place.
+            let mut lines = Vec::with_capacity((FULL + LINE).max(self.lines.len()));
+            lines.extend_from_slice(self.lines);
+            *self.lines = lines;
+        }
     }
 
     pub(super) fn clear(&mut self) {

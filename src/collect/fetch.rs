@@ -17,9 +17,6 @@ use crate::output::{Turn, Written};
 use crate::records::{Element, SplitError};
 use crate::words::excerpt;
 
-/// No worker keeps a larger buffer than this, in bytes: ordinary records need less.
-const MOST_KEPT: usize = 1 << 20;
-
 /// What came of fetching a blob. `Queued` knows how far it got.
 pub(super) enum Fetched {
     Whole,
@@ -42,15 +39,6 @@ pub(super) struct Buffers<'a> {
 impl<'a> Buffers<'a> {
     pub(super) fn new(maker: LineMaker<'a>) -> Self {
         Self { read: Vec::new(), lines: Vec::new(), maker }
-    }
-
-    /// Gives back what only a large record needed.
-    pub(super) fn trim(&mut self) {
-        for buffer in [&mut self.read, &mut self.lines] {
-            if buffer.capacity() > MOST_KEPT {
-                *buffer = Vec::new();
-            }
-        }
     }
 }
 
@@ -89,21 +77,25 @@ impl Collector {
                 Ok(None) if index < skip => return Fetched::Restart,
                 Ok(None) => break Fetched::Whole,
                 Err(_) if late => break Fetched::Late,
+                Err(SplitError::NoMemory(_)) => break Fetched::Stopped,
                 Err(error) => break Fetched::Trouble(self.split_trouble(error, &fetch.access)),
             };
             index += 1;
+            // Repairs take a multiple of a large record's memory.
+            let work = element.is_large().then(|| self.api.memory.work());
             if index > skip {
-                // Repairs take a multiple of a large record's memory: one at a time.
-                let large = element.is_large().then(|| self.large.lock());
                 let added = batch.add(&element, index, Learning::No)
                     || self.write_learning(&mut batch, &element, index, fetch);
-                drop(large);
+                if work.is_some() {
+                    batch.shrink();
+                }
                 if !added {
                     return Fetched::Stopped;
                 }
             } else if index == mark && Batch::id_of(&element) != fetch.queued.blob.last_id {
                 return Fetched::Restart;
             }
+            drop(work);
             if batch.is_full() && !self.write(&mut batch, fetch) {
                 return Fetched::Stopped;
             }
@@ -126,7 +118,7 @@ impl Collector {
             SplitError::Malformed(at) => {
                 Trouble::passing(format!("the content is damaged at byte {at}"))
             }
-            SplitError::Read(error) => {
+            SplitError::Read(error) | SplitError::NoMemory(error) => {
                 let text = format!("the content broke off: {error}");
                 let text = access.hidden().shown(&text).into_owned();
                 let stalled = error.kind() == io::ErrorKind::TimedOut;

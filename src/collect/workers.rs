@@ -111,6 +111,7 @@ impl Collector {
     /// No further job, and those inside a blob stop behind the record at hand.
     pub(super) fn stop(&self, shared: &mut Shared, why: Halt) {
         self.stopped.store(true, Ordering::Relaxed);
+        self.api.memory.close();
         self.halt(shared, why);
     }
 
@@ -139,7 +140,6 @@ impl Collector {
             Job::Step(tenant, request, _) => self.step(tenant, request),
             Job::Fetch(mut fetch) => {
                 let fetched = self.fetch(&mut fetch, buffers);
-                buffers.trim();
                 self.take_fetched(fetch, fetched);
             }
         }

@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 use super::explain::exceeded;
 use super::{Again, NoAnswer};
-use crate::bounded::{read_at_most, read_secretly};
+use crate::bounded::{read_at_most, read_secretly, read_shared};
+use crate::memory::Share;
 use crate::timestamp::Timestamp;
 
 /// What breaks off whatever is still in flight.
@@ -45,6 +46,14 @@ impl Answer {
     /// It is larger, or the connection broke.
     pub fn read(self, most: usize) -> Result<Vec<u8>, NoAnswer> {
         self.read_by(|content| read_at_most(content, most as u64))
+    }
+
+    /// The same; one that is larger than ordinary waits until there is memory for it.
+    ///
+    /// # Errors
+    /// It is larger, the connection broke, or the run is over.
+    pub fn read_shared(self, most: usize, share: &mut Share) -> Result<Vec<u8>, NoAnswer> {
+        self.read_by(|content| read_shared(content, most as u64, share))
     }
 
     /// As [`read`](Self::read), of what holds a secret.

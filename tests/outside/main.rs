@@ -19,6 +19,7 @@ mod kinds;
 mod leaks;
 mod machine;
 mod manners;
+mod memory;
 mod notices;
 mod ownership;
 mod parallel;

@@ -241,6 +241,18 @@ impl Bench {
             show(&format!("16 blobs of one record of 1 MiB: {what}"), site.drain()?);
         }
 
+        for (held, of) in [(16, "16 MiB"), (48, "48 MiB, curl_max_size 48M")] {
+            let site = self.site(&format!(
+                "{FULL_RUNS}<max_connections>64</max_connections><curl_max_size>{held}M</curl_max_size>"
+            ))?;
+            site.poll()?;
+            let body = format!("[{{\"Id\":\"1\",\"a\":\"{}\"}}]", "x".repeat(held * mib - 1000));
+            for _ in 0..64 {
+                site.publish(Blob::raw(site.recently(), body.clone()));
+            }
+            show(&format!("64 connections, each with a record of {of}"), site.drain()?);
+        }
+
         let site = self.site(FULL_RUNS)?;
         site.poll()?;
         site.publish(Blob::generated(

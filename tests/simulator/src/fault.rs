@@ -32,6 +32,8 @@ pub(crate) struct Effect {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) chunked: bool,
     pub(crate) cut: Option<u64>,
+    /// Where it is cut the connection stays open.
+    pub(crate) stalls: bool,
     pub(crate) action: Action,
 }
 
@@ -142,6 +144,14 @@ impl Fault {
     pub fn cut(mut self, bytes: usize) -> Self {
         self.effect.cut = Some(u64::try_from(bytes).unwrap_or(u64::MAX));
         self
+    }
+
+    /// As [`cut`](Fault::cut), but the connection stays open, and nothing more comes.
+    #[must_use]
+    pub fn stall(self, bytes: usize) -> Self {
+        let mut fault = self.cut(bytes);
+        fault.effect.stalls = true;
+        fault
     }
 
     /// Closes the connection without an answer.

@@ -208,6 +208,12 @@ fn linger(mut socket: &TcpStream) {
     }
 }
 
+/// Says nothing until there is nobody left to wait, or the simulator ends.
+fn hang(mut socket: &TcpStream) {
+    let mut ignored = [0; 1024];
+    while matches!(socket.read(&mut ignored), Ok(1..)) {}
+}
+
 struct Connection {
     shared: SharedRef,
     host: Host,
@@ -271,9 +277,7 @@ impl Connection {
         let mut answer = match effect.action {
             Action::Drop => return Next::Abort,
             Action::Hang => {
-                // Until there is nobody left to wait, or the simulator ends.
-                let mut ignored = [0; 1024];
-                while matches!(wire.socket().read(&mut ignored), Ok(1..)) {}
+                hang(wire.socket());
                 return Next::Abort;
             }
             Action::Respond(status, body) => Answer::json(status, body),
@@ -295,7 +299,12 @@ impl Connection {
             close: !request.keep_alive,
         };
         match http::send(wire, answer, &manner) {
-            Err(_) => Next::Abort,
+            Err(_) => {
+                if effect.stalls {
+                    hang(wire.socket());
+                }
+                Next::Abort
+            }
             Ok(()) if effect.cut.is_some() => Next::Abort,
             Ok(()) if manner.close => Next::End,
             Ok(()) => Next::Request,

@@ -1,0 +1,205 @@
+//! What all connections of a run together may hold in memory.
+//!
+//! An answer has [`ORDINARY`] bytes for itself. One that needs more waits for a place, of which there are so
+//! many that all of them, and the work on one of what they hold, fit into [`BUDGET`]; whoever has a place may
+//! come to need all of it, and waits for no other. What takes a multiple of a large answer's size, the repairs
+//! of a record and the parsing of a list, is done one at a time.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The most bytes that an answer holds without a place; some 1,000 ordinary records.
+pub const ORDINARY: usize = 1 << 20;
+
+/// What all large answers together hold, in bytes, unless two of the largest need more.
+const BUDGET: usize = 256 << 20;
+
+/// The work on a large answer takes so many times its size: a control character of a record becomes six, and a
+/// buffer that grows is there twice.
+const WORK: usize = 8;
+
+/// At least so many places, so that no tenant has all of them.
+const LEAST_PLACES: usize = 2;
+
+/// The places of a run.
+#[derive(Debug)]
+pub struct Memory {
+    places: usize,
+    /// Of these, so many for one tenant.
+    of_a_tenant: usize,
+    taken: Mutex<Taken>,
+    freed: Condvar,
+    work: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    by_tenant: HashMap<String, usize>,
+    is_over: bool,
+}
+
+impl Memory {
+    /// The places for answers of at most `max_held` bytes, of so many `tenants`: where there are several, one
+    /// whose answers come slowly has half of the places at most.
+    #[must_use]
+    pub fn new(max_held: usize, tenants: usize) -> Self {
+        let for_answers = BUDGET.saturating_sub(max_held.saturating_mul(WORK));
+        let places = (for_answers / max_held.saturating_add(ORDINARY)).max(LEAST_PLACES);
+        Self {
+            places,
+            of_a_tenant: if tenants > 1 { places / 2 } else { places },
+            taken: Mutex::default(),
+            freed: Condvar::new(),
+            work: Mutex::default(),
+        }
+    }
+
+    /// The run is over: whoever waits for a place gets none.
+    pub fn close(&self) {
+        self.lock().is_over = true;
+        self.freed.notify_all();
+    }
+
+    /// The right to work on a large answer, once nobody else does.
+    pub fn work(&self) -> MutexGuard<'_, ()> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn of(&self, tenant: &str) -> usize {
+        self.by_tenant.get(tenant).copied().unwrap_or_default()
+    }
+
+    fn all(&self) -> usize {
+        self.by_tenant.values().sum()
+    }
+}
+
+/// What an answer of a tenant's holds. When it is dropped its place is free, so what it stands for goes before.
+#[derive(Debug)]
+pub struct Share {
+    memory: Arc<Memory>,
+    tenant: String,
+    is_large: bool,
+}
+
+impl Share {
+    /// An ordinary one.
+    #[must_use]
+    pub fn new(memory: &Arc<Memory>, tenant: &str) -> Self {
+        Self { memory: Arc::clone(memory), tenant: tenant.to_owned(), is_large: false }
+    }
+
+    /// Whether it has a place.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.is_large
+    }
+
+    /// Waits for a place, if it has none.
+    ///
+    /// # Errors
+    /// The run is over.
+    pub fn grow(&mut self) -> io::Result<()> {
+        if self.is_large {
+            return Ok(());
+        }
+        let Memory { places, of_a_tenant, freed, .. } = &*self.memory;
+        let must_wait = |taken: &mut Taken| {
+            !taken.is_over && (taken.all() >= *places || taken.of(&self.tenant) >= *of_a_tenant)
+        };
+        let waited = freed.wait_while(self.memory.lock(), must_wait);
+        let mut taken = waited.unwrap_or_else(PoisonError::into_inner);
+        if taken.is_over {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it is large, and the run's time was over (run_timeout) before there was memory for it",
+            ));
+        }
+        *taken.by_tenant.entry(self.tenant.clone()).or_default() += 1;
+        self.is_large = true;
+        Ok(())
+    }
+
+    /// It holds no more than an ordinary one again.
+    pub fn shrink(&mut self) {
+        if !std::mem::take(&mut self.is_large) {
+            return;
+        }
+        let mut taken = self.memory.lock();
+        if let Some(count) = taken.by_tenant.get_mut(&self.tenant) {
+            *count -= 1;
+        }
+        taken.by_tenant.retain(|_, count| *count > 0);
+        self.memory.freed.notify_all();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shrink();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn places_fit_into_the_budget_and_leave_some_to_other_tenants() {
+        for (max_held, tenants, places, of_a_tenant) in
+            [(16, 1, 7, 7), (16, 2, 7, 3), (32, 9, 2, 1), (48, 2, 2, 1), (48, 1, 2, 2)]
+        {
+            let memory = Memory::new(max_held << 20, tenants);
+            assert_eq!((memory.places, memory.of_a_tenant), (places, of_a_tenant), "{max_held}");
+            let needed = memory.places * ((max_held << 20) + ORDINARY) + WORK * (max_held << 20);
+            let largest = (WORK + 2) * (max_held << 20) + 2 * ORDINARY;
+            assert!(needed <= BUDGET.max(largest), "{needed}");
+        }
+    }
+
+    #[test]
+    fn one_tenant_leaves_places_to_another() {
+        let memory = Arc::new(Memory::new(48 << 20, 2));
+        let mut slow = Share::new(&memory, "slow");
+        slow.grow().unwrap();
+        slow.grow().unwrap();
+        let waits = thread::spawn({
+            let mut more = Share::new(&memory, "slow");
+            move || more.grow().map(|()| more.is_large())
+        });
+        // However long that one waits.
+        for _ in 0..3 {
+            let mut other = Share::new(&memory, "other");
+            other.grow().unwrap();
+            assert!(other.is_large());
+        }
+        drop(slow);
+        assert!(waits.join().unwrap().unwrap(), "what is given back goes to whoever waits");
+        assert_eq!(memory.lock().all(), 0);
+    }
+
+    #[test]
+    fn whoever_waits_when_the_run_is_over_gets_nothing() {
+        let memory = Arc::new(Memory::new(48 << 20, 1));
+        let mut held = [Share::new(&memory, "t"), Share::new(&memory, "t")];
+        held.iter_mut().for_each(|share| share.grow().unwrap());
+        let waits = thread::spawn({
+            let mut share = Share::new(&memory, "t");
+            move || share.grow().unwrap_err().kind()
+        });
+        memory.close();
+        assert_eq!(waits.join().unwrap(), io::ErrorKind::TimedOut);
+        held[0].shrink();
+        assert!(Share::new(&memory, "t").grow().is_err(), "nor whoever comes later");
+        assert!(held[1].is_large(), "what is held is held");
+    }
+}
