@@ -230,7 +230,8 @@ impl<'a> LineMaker<'a> {
         out: &mut Vec<u8>,
     ) -> Result<(Fate, usize), Unusable> {
         self.compact.clear();
-        if text.len() > MAX_KEPT {
+        // What is offered with other records behind it is shorter.
+        if text.len() > 2 * MAX_KEPT {
             // At once: what grows again and again is there twice. A control character becomes six.
             let controls = text.iter().filter(|b| **b < b' ').count();
             self.compact.reserve_exact(text.len() + 5 * controls);

@@ -1,8 +1,8 @@
 //! What all connections of a run together may hold in memory.
 //!
 //! An answer has [`ORDINARY`] bytes for itself. One that needs more waits for a place, of which there are so
-//! many that all of them, and the work on one of what they hold, fit into [`BUDGET`]; whoever has a place may
-//! come to need all of it, and waits for no other. What takes a multiple of a large answer's size, the repairs
+//! many that all of them, and the work on one of what they hold, fit into 256 MiB (or into what two of the
+//! largest need); whoever has a place may come to need all of it, and waits for no other. What takes a multiple of a large answer's size, the repairs
 //! of a record and the parsing of a list, is done one at a time.
 
 use std::collections::HashMap;

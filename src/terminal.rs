@@ -22,7 +22,7 @@ pub fn print(text: &str) -> io::Result<()> {
     stdout.write_all(&text).and_then(|()| stdout.flush())
 }
 
-/// As [`print`], with colours where stdout is a terminal that shows them.
+/// As [`print()`], with colours where stdout is a terminal that shows them.
 ///
 /// # Errors
 /// It can't be written.

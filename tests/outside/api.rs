@@ -625,6 +625,6 @@ fn a_token_that_is_too_long_to_be_sent_is_said_and_not_tried_again() {
     let body = format!(r#"{{"access_token":"{token}","expires_in":3600,"token_type":"Bearer"}}"#);
     site.simulator.fault(Fault::on(Call::Token).always().respond(200, &body));
     assert_eq!(site.poll().code, Some(1));
-    assert!(site.log().contains("would be too long"), "{}", site.log());
+    assert!(site.log().contains("the token is longer than the 16 KiB"), "{}", site.log());
     assert_eq!(site.calls(), BTreeMap::from([("token", 1)]), "{}", site.log());
 }

@@ -193,7 +193,7 @@ fn a_blob_that_fails_waits_and_is_written_when_it_can_be() {
     let site = Site::new();
     site.publish(GENERAL, Duration::hours(1), &["good"]);
     let bad = site.publish(GENERAL, Duration::hours(2), &["bad"]);
-    let refuse = || Fault::on(Call::Fetch).content_id(&bad).respond(400, "nonsense");
+    let refuse = || Fault::on(Call::Fetch).content_id(&bad).respond(403, "nonsense");
     site.simulator.fault(refuse().times(2));
     let run = site.poll();
     assert_eq!((run.code, run.ids()), (Some(1), vec!["good".to_owned()]));
@@ -315,7 +315,10 @@ fn records_without_an_id_of_a_blob_that_breaks_off_are_written_once_in_a_run() {
             (0..3000).filter(|n| !matches!(n % 7, 3 | 5)).map(|n: usize| n.to_string()).collect();
         assert!(numbers == expected, "{name}: {} of {}", numbers.len(), expected.len());
         let lost = (0..3000).filter(|n| n % 7 == 3).count();
-        assert_eq!(run.notices().len(), lost, "{name}");
+        let told = run.notices();
+        assert_eq!(told.len(), 1, "{name}");
+        let told = told[0]["response"].as_str().unwrap();
+        assert!(told.starts_with(&format!("{lost} records of content ")), "{name}: {told}");
         let excluded = (0..3000).filter(|n| n % 7 == 5).count();
         assert!(
             site.log().contains(&format!("left out by <exclude>: {excluded}")),

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wodle_office365::auth::{Credentials, TokenRequest, classify_login, parse_grant};
+use wodle_office365::auth::{Credentials, MAX_TOKEN, TokenRequest, classify_login, parse_grant};
 use wodle_office365::config;
 use wodle_office365::content::{ContentType, classify, parse_listing, parse_subscriptions};
 use wodle_office365::secret::Secret;
@@ -13,6 +13,7 @@ use wodle_office365::state::{
 };
 use wodle_office365::timestamp::{Timestamp, age};
 use wodle_office365::tokens::Tokens;
+use wodle_office365::words::Hidden;
 use wodle_office365_fuzz::Dice;
 
 /// Stands for the secret in an input.
@@ -80,6 +81,7 @@ fn check_grant(body: &[u8]) {
         assert!((0..=604_800).contains(&grant.lifetime));
         let token = grant.token.reveal();
         assert!(!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()));
+        assert!(token.len() <= MAX_TOKEN);
         let missing = grant.claims.missing_roles(&ContentType::ALL);
         assert!(missing.len() <= 2);
     }
@@ -91,7 +93,7 @@ fn check_refusals(body: &[u8], status: u16) {
     let now = Timestamp::from_unix(0);
     let request = TokenRequest::new("c", "https://m", "https://l", &credentials, now);
     let request = request.expect("nothing is to be signed");
-    let hidden = request.hidden();
+    let hidden = Hidden(std::slice::from_ref(request.secret()));
     let json = serde_json::Value::from(MARKER).to_string();
     let json = json.trim_matches('"').to_owned();
     let escaped: String = MARKER.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();

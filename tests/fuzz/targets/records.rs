@@ -195,7 +195,7 @@ fn split(mut pieces: Pieces<'_>, limit: usize, known_end: bool) -> Split {
                 assert!(matches!(records.next_element(), Ok(None)), "the end stays the end");
                 break End::Whole;
             }
-            Err(SplitError::Read(_)) => break End::Read,
+            Err(SplitError::Read(_) | SplitError::NoMemory(_)) => break End::Read,
             Err(SplitError::Cut) => break End::Cut,
             Err(SplitError::Malformed(at)) => {
                 assert!(at < body.len() as u64);
