@@ -213,6 +213,7 @@ fn split(mut pieces: Pieces<'_>, limit: usize, known_end: bool) -> Split {
             }
         }
     };
+    drop(records);
     // The buffer doubles when it is full of an element that may still be within the limit.
     let most = 2 * (BUFFER + LOOKAHEAD + limit);
     assert!(pieces.most <= most, "{} held for {limit}", pieces.most);
