@@ -110,6 +110,11 @@ impl Simulator {
         self.shared.clock.advance(by);
     }
 
+    /// Makes the `Date` of all answers wrong by so much (negative: too early), and nothing else.
+    pub fn set_date_error(&self, by: time::Duration) {
+        self.shared.clock.set_date_error(by);
+    }
+
     /// Publishes a blob, whatever the state of the subscription; gives its content id.
     ///
     /// # Panics

@@ -256,12 +256,12 @@ impl Connection {
         let _ = wire.socket().shutdown(Shutdown::Both);
     }
 
-    /// Every answer has the simulator's own time.
+    /// Every answer has the simulator's own time, or a wrong one.
     fn dated(&self, answer: Answer) -> Answer {
         let format = format_description!(
             "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
         );
-        answer.header("Date", self.shared.clock.now().format(format).unwrap_or_default())
+        answer.header("Date", self.shared.clock.told().format(format).unwrap_or_default())
     }
 
     fn serve(&self, wire: &mut impl Wire, request: &Incoming) -> Next {

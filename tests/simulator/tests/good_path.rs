@@ -331,6 +331,20 @@ fn tenants_are_separate() {
 }
 
 #[test]
+fn a_wrong_date_changes_nothing_but_the_header() {
+    let simulator = simulator();
+    let mut client = Client::signed_in(&simulator);
+    let mut date = || client.get(&feed("subscriptions/list")).header("Date").unwrap().to_owned();
+    assert!(date().starts_with("Tue, 10 Mar 2026 12:0"));
+    let before = simulator.now();
+    simulator.set_date_error(Duration::days(-9));
+    assert!(date().starts_with("Sun, 01 Mar 2026 12:0"));
+    assert!(simulator.now() - before < Duration::hours(1));
+    simulator.set_date_error(Duration::ZERO);
+    assert!(date().starts_with("Tue, 10 Mar 2026 12:0"));
+}
+
+#[test]
 fn gzip_for_those_who_accept_it() {
     let builder = Simulator::builder().tenant(common::tenant()).gzip(true);
     let simulator = common::start(builder);
