@@ -49,11 +49,13 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     /// Of which more is not read: the pipe closes under its writer.
     pub(crate) most_output: usize,
+    /// Nothing is read before [`Running::read`] says so: the pipe fills.
+    pub(crate) held: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeout: None, most_output: 64 << 20 }
+        Self { timeout: None, most_output: 64 << 20, held: false }
     }
 }
 
@@ -79,6 +81,8 @@ enum Order {
     },
     /// To the process group of the child that is running, if one is.
     Signal(i32),
+    /// The output of a run that is [held](Options::held) is read from now on.
+    Read,
 }
 
 /// From the host to its test, a line of JSON each; a run's output follows its line as it is.
@@ -277,6 +281,11 @@ impl Running<'_> {
         self.pid
     }
 
+    /// Has the output read of a run that is [held](Options::held).
+    pub(crate) fn read(&self) {
+        self.host.order(&Order::Read).unwrap();
+    }
+
     /// What the host does at the timeout, now.
     pub(crate) fn terminate(&self) {
         self.host.signal(Signal::TERM).unwrap();
@@ -342,16 +351,22 @@ fn wodle_host() {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
     let orders = BufReader::new(control.try_clone().unwrap());
     let running = Arc::new(Mutex::new(None));
-    let mut daemon = Daemon { control, running: Arc::clone(&running), queue: connect() };
+    let (read, reads) = mpsc::channel();
+    let mut daemon = Daemon { control, running: Arc::clone(&running), reads, queue: connect() };
     let (sender, tasks) = mpsc::channel();
-    thread::spawn(move || take_orders(orders, &running, &sender));
+    thread::spawn(move || take_orders(orders, &running, &read, &sender));
     for order in tasks {
         daemon.obey(&order);
     }
 }
 
 /// Hands on what is to be run, and does at once what can't wait for a run's end.
-fn take_orders(orders: BufReader<UnixStream>, running: &Mutex<Option<Pid>>, tasks: &Sender<Order>) {
+fn take_orders(
+    orders: BufReader<UnixStream>,
+    running: &Mutex<Option<Pid>>,
+    reads: &Sender<()>,
+    tasks: &Sender<Order>,
+) {
     for line in orders.lines().map_while(Result::ok) {
         match serde_json::from_str(&line).unwrap() {
             Order::Signal(number) => {
@@ -359,6 +374,7 @@ fn take_orders(orders: BufReader<UnixStream>, running: &Mutex<Option<Pid>>, task
                     signal_group(pid, Signal::from_named_raw(number).unwrap());
                 }
             }
+            Order::Read => reads.send(()).unwrap(),
             order => tasks.send(order).unwrap(),
         }
     }
@@ -391,6 +407,8 @@ struct Daemon {
     control: UnixStream,
     /// The child, from its start until it is waited for.
     running: Arc<Mutex<Option<Pid>>>,
+    /// Each lets a run's output be read that is held.
+    reads: Receiver<()>,
     queue: Option<UnixDatagram>,
 }
 
@@ -424,7 +442,7 @@ impl Daemon {
                 self.report(&Report::Drained(Drained { code, lines, lost }), &[]);
                 thread::sleep(*interval);
             },
-            Order::Signal(_) => unreachable!("taken care of by take_orders"),
+            Order::Signal(_) | Order::Read => unreachable!("taken care of by take_orders"),
         }
     }
 
@@ -458,6 +476,9 @@ impl Daemon {
         drop(running);
         self.report(&Report::Started { pid: pid.as_raw_pid() }, &[]);
 
+        if task.options.held {
+            self.reads.recv().unwrap();
+        }
         let most = task.options.most_output as u64;
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
@@ -709,6 +730,22 @@ fn more_output_than_is_kept_breaks_the_pipe() {
     let run = host.run_with(&script("while echo line; do :; done; exit 4"), options);
     assert_eq!((run.code, run.signal), (Some(4), None));
     assert_eq!(run.text(), "line\n".repeat(200) + "l");
+}
+
+#[test]
+fn a_held_run_fills_its_pipe_until_it_is_read() {
+    let home = bare_home();
+    let host = Host::start(home.path());
+    let count = "n=0; while [ $n -lt 20000 ]; do echo $n; n=$((n + 1)); done";
+    let text = format!(": > ready; {count}; : > end");
+    let running = host.begin(&script(&text), Options { held: true, ..Options::default() });
+    wait_for_file(&home.path().join("ready"));
+    assert!(!home.path().join("end").exists());
+    running.read();
+    assert_eq!(running.end().text().lines().count(), 20_000);
+    assert!(home.path().join("end").exists());
+    // Only that one was held.
+    assert_eq!(host.run(&script("echo 1")).text(), "1\n");
 }
 
 #[test]
