@@ -5,7 +5,7 @@
 CARGO ?= cargo
 BINARY = target/release/wodle-office365
 
-.PHONY: build demo test lint bench fuzz package test-packages clean
+.PHONY: build demo test lint bench soak fuzz package test-packages clean
 
 # -p: built alone, so that no feature of the simulator's dependencies gets into what ships.
 build:
@@ -34,6 +34,14 @@ bench: build
 		{ echo "make bench needs curl and valgrind (Debian: apt-get install curl valgrind)"; exit 1; }
 	$(CARGO) build --release --locked -p wodle-office365-bench
 	target/release/wodle-office365-bench $(BINARY) $(BENCH)
+
+# Many polls in all weathers, judged by a ledger (tests/outside/soak.rs); a SOAK_SEED does the same again.
+SOAK_POLLS ?= 1000
+SOAK_SEED ?= $(shell date +%s)
+
+soak:
+	SOAK_POLLS=$(SOAK_POLLS) SOAK_SEED=$(SOAK_SEED) \
+		$(CARGO) test --release --locked --test outside soak -- --nocapture
 
 # Fuzzes each target for FUZZ_SECONDS, with libFuzzer, which needs a C++ compiler. The flags are what
 # `cargo fuzz -s none` sets, for stable Rust; --target keeps them away from build scripts. Everything

@@ -10,6 +10,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use office365_simulator::{Blob, Builder, CONTENT_TYPES, Call, Request, Simulator, Tenant};
+use proptest::prelude::RngExt;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -24,6 +26,20 @@ pub(crate) const SECRET: &str = "p+q&r=s%41<~é";
 
 /// Long enough for any machine; nothing waits that long unless it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Random numbers by which a test can be repeated, as far as the machine does the same again.
+pub(crate) struct Dice(TestRng);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        let seed = [seed.to_le_bytes(); 4].concat();
+        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0.random_range(0..n)
+    }
+}
 
 /// The binary under test.
 pub(crate) fn binary() -> &'static Path {

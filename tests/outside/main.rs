@@ -26,6 +26,7 @@ mod parallel;
 mod proof;
 mod proxies;
 mod resuming;
+mod soak;
 mod status;
 mod stored;
 mod tenants;
