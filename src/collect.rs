@@ -312,7 +312,7 @@ impl Collector {
             Step::ListSubscriptions(access, patience) => {
                 let result = self.api.subscriptions(&access, patience);
                 self.with_tenant(t, result, |tenant, result, now| match result {
-                    Ok(enabled) => tenant.take_subscriptions(&enabled, now),
+                    Ok(list) => tenant.take_subscriptions(&list, now),
                     Err(trouble) if patience.is_some() && trouble.reaction == Reaction::Slow => {
                         tenant.put_aside(None, &trouble);
                     }

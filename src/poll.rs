@@ -286,6 +286,13 @@ fn exit_code(report: &Report) -> u8 {
 }
 
 fn warn_of_clock(clock: &Clock) {
+    if let Some(why) = clock.untold() {
+        log::warn!(
+            "Microsoft's answers do not tell the time (the header Date {why}): this machine's clock \
+             decides how far streams are collected; check that it is right (NTP), and whether a proxy \
+             changes headers"
+        );
+    }
     let offset = clock.offset();
     if clock.seen() && offset.abs() > CLOCK_TOLERANCE {
         let (behind, by) = if offset > 0 { ("behind", offset) } else { ("ahead", -offset) };

@@ -483,7 +483,7 @@ mod tests {
     use super::super::tenant::with_streams;
     use super::*;
     use crate::clock::Clock;
-    use crate::content::Blob;
+    use crate::content::{Blob, Subscriptions};
     use crate::state::{Backfill, Stream, Tenant, Waiting};
     use crate::timestamp::{DAY, Timestamp};
 
@@ -591,7 +591,8 @@ mod tests {
                 state.backfills.push(backfill);
             }
             run.take_state(state, &names, now);
-            run.take_subscriptions(&names, now);
+            let list = Subscriptions { enabled: names.to_vec(), unclear: Vec::new() };
+            run.take_subscriptions(&list, now);
             run
         };
         let mut shared = Shared::new(vec![tenant(), tenant()], &Turns::default(), 8, 10);
