@@ -15,6 +15,7 @@ mod fetch;
 mod jobs;
 #[cfg(test)]
 mod model;
+mod pages;
 mod stream;
 mod tenant;
 mod workers;

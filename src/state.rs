@@ -18,8 +18,8 @@ pub use self::delivered::{Delivered, fingerprint};
 pub use self::handover::{DeadQueue, Handover, Modulesd, Queue};
 pub use self::polls::hanging;
 pub use self::stream::{
-    CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, RETENTION, RunEnd, SUBSCRIPTION_PAUSE,
-    Stream, Tally, Window, edge_margin,
+    CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, Place, RETENTION, RunEnd,
+    SUBSCRIPTION_PAUSE, Stream, Tally, Window, edge_margin,
 };
 pub use self::waiting::Waiting;
 use crate::config::Config;

@@ -243,11 +243,11 @@ impl Collector {
                 return;
             }
         };
-        let gone = match trouble.reaction {
-            Reaction::Expired => true,
-            Reaction::Missing => queued.blob.missing,
-            _ => self.clock().seen() && now > queued.blob.expires,
-        };
+        // A wrong Date makes nothing expire.
+        let is_sure = self.run.reading().is_some_and(|clock| clock.is_confirmed());
+        let expired =
+            trouble.reaction == Reaction::Expired || (is_sure && queued.blob.is_expired(now));
+        let gone = expired || (trouble.reaction == Reaction::Missing && queued.blob.missing);
         // What can't be told yet keeps waiting.
         let gone = gone && shared.room_for_notices > 0;
         shared.room_for_notices -= usize::from(gone);
@@ -256,7 +256,7 @@ impl Collector {
         };
         match tenant.streams.get_mut(s).filter(|_| gone) {
             Some(stream) => {
-                let expired = if now > queued.blob.expires { "has expired" } else { "is gone" };
+                let expired = if expired { "has expired" } else { "is gone" };
                 let text = format!(
                     "content that became available at {} {expired}: {}",
                     queued.blob.created, trouble.text

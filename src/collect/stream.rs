@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::{Counts, Reached};
+use super::pages::Pages;
 use super::tenant::RunContext;
 use crate::api::{Page, Started};
 use crate::config;
-use crate::content::ContentType;
+use crate::content::{Blob, ContentType};
 use crate::health::{Failure, Outcome};
 use crate::notice::{Kind, Notice};
 use crate::state::{
-    Backfill, ClockReading, MOST_WAITING, RunEnd, Stream, Tally, Waiting, Window, edge_margin,
-    fingerprint,
+    Backfill, ClockReading, MOST_WAITING, Place, RunEnd, Stream, Tally, Waiting, Window,
+    edge_margin, fingerprint,
 };
 use crate::timestamp::{MINUTE, Timestamp, age};
 
@@ -30,9 +31,6 @@ const MOST_FAILING: usize = 200;
 /// So often a window is listed anew in one run because its next page was not taken.
 const MOST_RELISTS: u32 = 3;
 
-/// So many empty pages in a row are followed.
-const MOST_EMPTY_PAGES: u32 = 100;
-
 /// So often a window is moved further inside the 7 days in one run.
 const MOST_CLAMPS: u32 = 5;
 
@@ -44,6 +42,8 @@ pub(super) struct StreamRun {
     pub(super) state: Stream,
     pub(super) walk: Walk,
     clock_corrected: bool,
+    /// Whether the time that the API has told in this run, and by which the stream begins, may be wrong.
+    in_doubt: bool,
     /// What the window at hand is for, where it goes by what the last run knew of the time; and
     /// whether one has.
     guessed: Option<Timestamp>,
@@ -54,9 +54,11 @@ pub(super) struct StreamRun {
     pub(super) tries: Tries,
     clamps: u32,
     relists: u32,
-    /// Links followed in the window at hand.
-    links: HashSet<u64>,
-    empty_pages: u32,
+    /// What the listing at hand has brought.
+    pages: Pages,
+    /// Blobs whose time of creation lies outside of the windows that list them: where they were last
+    /// listed, by their fingerprints.
+    misplaced: HashMap<u64, Relisted>,
     /// Blobs that this run or the last one listed.
     fresh: VecDeque<Queued>,
     /// Blobs that failed in earlier runs and are due again.
@@ -94,6 +96,13 @@ pub(super) struct Past {
     pub(super) backfill: Backfill,
     /// Its end; none as long as it has to wait until its live stream has begun.
     until: Option<Timestamp>,
+}
+
+/// The window that a blob was last listed in: since when its content is listed, and when it was.
+#[derive(Clone, Copy, Debug)]
+struct Relisted {
+    from: Timestamp,
+    at: Timestamp,
 }
 
 /// How far a stream's listing is.
@@ -187,14 +196,15 @@ impl StreamRun {
             state,
             walk: Walk::New,
             clock_corrected: false,
+            in_doubt: false,
             guessed: None,
             has_guessed: false,
             in_flight: false,
             tries: Tries::default(),
             clamps: 0,
             relists: 0,
-            links: HashSet::new(),
-            empty_pages: 0,
+            pages: Pages::default(),
+            misplaced: HashMap::new(),
             fresh,
             retries,
             parked,
@@ -228,7 +238,8 @@ impl StreamRun {
 
     /// A live stream has begun in this run, and its time is known by now: where it did.
     pub(super) fn start(&self) -> Option<Timestamp> {
-        let begun = self.is_live() && self.clock_corrected && self.state.origin.is_some();
+        let begun =
+            self.is_live() && self.clock_corrected && !self.in_doubt && self.state.origin.is_some();
         begun.then_some(self.state.horizon)
     }
 
@@ -358,7 +369,8 @@ impl StreamRun {
                 self.walk = Walk::Done;
                 return None;
             }
-            self.links.clear();
+            self.pages = Pages::default();
+            self.in_doubt = clock.is_some() && self.begins_in_doubt(clock.as_ref());
             self.guessed = Some(from).filter(|_| clock.is_none() && !self.has_guessed);
             self.has_guessed |= self.guessed.is_some();
             let mut window = self.state.window(from, now, edge_margin(self.clamps));
@@ -366,6 +378,14 @@ impl StreamRun {
                 // At the edge of the 7 days, nothing of it may be left.
                 window.end = window.end.min(until.max(window.from.plus(1)));
                 window.lost = window.lost.map(|(from, to)| (from, to.min(until)));
+            }
+            if self.in_doubt && window.lost.is_some() {
+                self.fail(Failure::of(
+                    "what it is to begin with has left the 7 days that the API keeps, or the API's \
+                     clock is wrong, for this machine's says another time: nothing is skipped before \
+                     that is clear. Check this machine's clock (NTP)",
+                ));
+                return None;
             }
             self.walk = Walk::In(window, None);
         }
@@ -375,6 +395,11 @@ impl StreamRun {
         self.in_flight = true;
         self.served = true;
         Some((*window, link.clone()))
+    }
+
+    /// Whether it is a live stream that begins by a time that may be wrong.
+    fn begins_in_doubt(&self, clock: Option<&ClockReading>) -> bool {
+        self.is_live() && self.state.begins_in_doubt(clock)
     }
 
     /// Brings the stream in line with the API's clock, once; true when its position is set back.
@@ -469,7 +494,7 @@ impl StreamRun {
     /// Takes in a page of a window: queues what is new on it.
     ///
     /// # Errors
-    /// The listing would never end: its pages lead in a circle, or are all empty.
+    /// The listing would never end.
     pub(super) fn take_page(
         &mut self,
         page: Page,
@@ -483,31 +508,14 @@ impl StreamRun {
             return Ok(());
         }
         self.tell_what_is_missing(&window, now);
-        let at_edge = window.start == window.from;
-        self.empty_pages = if page.blobs.is_empty() { self.empty_pages + 1 } else { 0 };
+        let mut keys = Vec::with_capacity(page.blobs.len());
         for blob in page.blobs {
-            // What is older was listed before, and may be partial in this listing.
-            let old = !at_edge && blob.created.is_some_and(|created| created < window.from);
-            // One whose time can't be read is remembered as long as this window is listed.
-            let created = blob.created;
-            let mut waiting = Waiting::new(blob, window.end);
-            waiting.listed_from = created.is_none().then_some(window.from);
-            let queued = Queued::new(waiting);
-            let is_known = self.state.delivered.contains(queued.key);
-            let pass = old || is_known || self.leaves(queued.key, created);
-            if !pass && self.known.insert(queued.key) {
-                self.fresh.push_back(queued);
-            }
+            keys.push(self.take_listed(blob, &window, now));
         }
         self.tries = Tries::default();
         self.trouble = None;
+        self.pages.take(keys.into_iter(), page.next.as_deref().map(fingerprint))?;
         self.walk = match page.next {
-            Some(_) if self.empty_pages > MOST_EMPTY_PAGES => {
-                return Err("its listing has no end: one empty page follows another".to_owned());
-            }
-            Some(link) if !self.links.insert(fingerprint(&link)) => {
-                return Err("its pages lead back to each other".to_owned());
-            }
             Some(link) => Walk::In(window, Some(link)),
             None => {
                 self.relists = 0;
@@ -521,6 +529,49 @@ impl StreamRun {
             }
         };
         Ok(())
+    }
+
+    /// Takes in a blob that a window's listing names; gives its fingerprint.
+    fn take_listed(&mut self, blob: Blob, window: &Window, now: Timestamp) -> u64 {
+        let place = window.place(blob.created);
+        let created = blob.created.filter(|_| place == Place::Inside);
+        // No later than it was listed, for what comes later would be remembered for ever.
+        let at_end = window.end.min(now).max(window.from);
+        let mut waiting = Waiting::new(Blob { created, ..blob }, at_end);
+        waiting.first_listed = Some(now);
+        if place == Place::Outside {
+            waiting.listed_from = Some(window.from);
+        }
+        let queued = Queued::new(waiting);
+        let key = queued.key;
+        if place == Place::Outside {
+            let last =
+                self.misplaced.entry(key).or_insert(Relisted { from: window.from, at: at_end });
+            if at_end >= last.at {
+                *last = Relisted { from: window.from, at: at_end };
+            }
+        }
+        let pass = place == Place::Margin
+            || self.state.delivered.contains(key)
+            || self.leaves(key, created);
+        if !pass && self.known.insert(key) {
+            self.fresh.push_back(queued);
+        }
+        key
+    }
+
+    /// Blobs whose time of creation says nothing count as created where they were last listed: so they
+    /// are remembered as long as they are listed, and delivered once.
+    fn remember_misplaced(&mut self, left: &mut [Waiting]) {
+        for (key, last) in &self.misplaced {
+            self.state.delivered.refresh(*key, last.at);
+        }
+        for blob in left.iter_mut().filter(|blob| blob.listed_from.is_some()) {
+            if let Some(last) = self.misplaced.get(&fingerprint(&blob.id)) {
+                blob.created = blob.created.max(last.at);
+                blob.listed_from = Some(last.from);
+            }
+        }
     }
 
     /// Tells what an answer for `window` shows to be missing: what has left the 7 days, and what
@@ -568,7 +619,7 @@ impl StreamRun {
     pub(super) fn relist(&mut self) -> bool {
         if let Walk::In(window, _) = self.walk {
             self.walk = Walk::In(window, None);
-            self.links.clear();
+            self.pages = Pages::default();
         }
         self.relists += 1;
         self.relists <= MOST_RELISTS
@@ -638,11 +689,12 @@ impl StreamRun {
             blob.fail(now);
             left.push(blob);
         }
+        self.remember_misplaced(&mut left);
         let handed_over = self.handed_over.drain().map(|(_, blob)| blob).collect();
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
-        let sure_now = clock.and_then(|clock| clock.sure_now());
-        let listed_to = self.listed_to;
-        self.state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, lookback);
+        let (listed_to, is_past) = (self.listed_to, !self.is_live());
+        let end = RunEnd { listed_to, left, handed_over, cut, clock, is_past };
+        self.state.finish(end, lookback);
         self.state.wrote(Tally { events: self.counts.events, blobs: self.blobs });
         let mut failed = self.failed.take();
         if failed.is_none() && self.is_listing() {
@@ -668,7 +720,6 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::collect::tenant::configured;
-    use crate::content::Blob;
     use crate::timestamp::{DAY, HOUR};
 
     const NOW: i64 = 1_800_000_000;
@@ -683,10 +734,10 @@ mod tests {
 
     fn stream(position: Timestamp) -> StreamRun {
         let mut state = Stream::first(true, None, position);
-        let (left, handed_over, cut) = (vec![], vec![], false);
+        let (left, handed_over, cut, is_past) = (vec![], vec![], false, false);
         let listed_to = Some(position);
-        let sure_now = Some(position);
-        state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, HOUR);
+        let clock = Some(ClockReading { now: position, offset: 0, change: 0 });
+        state.finish(RunEnd { listed_to, left, handed_over, cut, clock, is_past }, HOUR);
         run(state)
     }
 

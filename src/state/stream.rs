@@ -84,8 +84,8 @@ pub struct Stream {
     /// Since when the API has said that it has no subscription for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribed_since: Option<Timestamp>,
-    /// Since when the API has said, against this machine's clock, that it is earlier than all that is
-    /// known of the stream, and in how many runs.
+    /// Since when the API has said, against this machine's clock, what time it is, and in how many runs:
+    /// before the stream has begun; then as long as that is earlier than all that is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<(Timestamp, u32)>,
     /// Blobs of which runs under a modulesd have written something that nothing has proven to be
@@ -146,9 +146,12 @@ pub struct RunEnd {
     pub handed_over: Vec<Waiting>,
     /// Whether it had to stop between two pages of a window.
     pub cut: bool,
-    /// The API's time, where this machine's clock says nearly the same; else one of them is wrong,
-    /// and should it be the API's, listing must be able to go back without repeating.
-    pub sure_now: Option<Timestamp>,
+    /// What is known of the time, if the API has told it. Where this machine's clock doesn't say nearly the
+    /// same one of them is wrong, and should it be the API's, listing must be able to go back without
+    /// repeating.
+    pub clock: Option<ClockReading>,
+    /// Whether the stream is that of a past window, whose beginning no clock decides.
+    pub is_past: bool,
 }
 
 /// What is known of the time.
@@ -170,7 +173,8 @@ impl ClockReading {
     }
 
     /// Whether that is so, or the API said the same in the last run.
-    fn is_confirmed(&self) -> bool {
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
         self.sure_now().is_some() || self.change.saturating_abs() <= MINUTE
     }
 }
@@ -180,12 +184,35 @@ impl ClockReading {
 pub struct Window {
     /// The request's `startTime`.
     pub start: Timestamp,
-    /// What is older has been dealt with: such blobs are passed over.
+    /// What the window is for begins here; before it lies a margin, unless that would leave the 7 days.
     pub from: Timestamp,
     /// The request's `endTime`.
     pub end: Timestamp,
     /// What should have been listed, but is older than the API's 7 days: from and to.
     pub lost: Option<(Timestamp, Timestamp)>,
+}
+
+/// Where a blob's time of creation lies, seen from the window that lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In what the window is for.
+    Inside,
+    /// In the margin before that: such a blob was listed before, and may be partial in this listing.
+    Margin,
+    /// Not in the window at all, or it can't be read: it says nothing of the blob.
+    Outside,
+}
+
+impl Window {
+    /// Where a blob of its listing lies that was created then.
+    #[must_use]
+    pub fn place(&self, created: Option<Timestamp>) -> Place {
+        match created {
+            Some(at) if (self.from..self.end).contains(&at) => Place::Inside,
+            Some(at) if (self.start..self.from.min(self.end)).contains(&at) => Place::Margin,
+            _ => Place::Outside,
+        }
+    }
 }
 
 impl Stream {
@@ -246,6 +273,7 @@ impl Stream {
     pub fn correct_clock(&mut self, clock: &ClockReading, lookback: i64) -> Option<i64> {
         let now = clock.now;
         if let Some(origin) = self.origin {
+            let is_sure = clock.sure_now().is_some();
             match origin {
                 // By what this run, or an earlier one that never heard of the API's time, took for
                 // now. In the latter case only back: to start too early costs a few old events, too
@@ -254,13 +282,22 @@ impl Stream {
                     let change = if self.is_new { clock.change } else { clock.change.min(0) };
                     let inside = self.position.min(now.plus(HOUR - RETENTION));
                     self.position = self.position.plus(change).max(inside);
-                    self.origin = Some(Origin::Given);
+                    if is_sure {
+                        self.origin = Some(Origin::Given);
+                    }
                 }
                 Origin::Oldest => self.position = now.plus(-RETENTION),
                 Origin::Given => {}
             }
-            self.position = self.position.min(now);
+            // A wrong time must not spoil a beginning that is known.
+            if is_sure || origin == Origin::Now {
+                self.position = self.position.min(now);
+            }
             self.horizon = self.position;
+            if origin == Origin::Oldest && clock.offset > 0 {
+                // Should it be the API's time that is wrong, all since the other one's oldest is missing.
+                self.horizon = self.position.plus(clock.offset.saturating_neg());
+            }
             return None;
         }
         let back = self.position.since(now).max(clock.change.saturating_neg());
@@ -283,9 +320,24 @@ impl Stream {
             self.horizon = since.min(now).plus(-lookback);
         }
         self.ahead = None;
-        // Not out of the 7 days, though, which would be a gap.
-        self.position = self.position.min(self.horizon.max(now.plus(HOUR - RETENTION)));
+        if self.horizon < now.plus(HOUR - RETENTION) {
+            // As far back as the API goes, wherever that is when it is listed: no gap.
+            self.origin = Some(Origin::Oldest);
+            self.position = self.position.min(now.plus(-RETENTION));
+        } else {
+            self.position = self.position.min(self.horizon);
+        }
         Some(back)
+    }
+
+    /// Whether the API's time, by which a stream begins, may be wrong: this machine's clock says another,
+    /// and not for many runs yet. Then a listing doesn't end its beginning: the next run lists the same
+    /// again, by the time that it is told.
+    #[must_use]
+    pub fn begins_in_doubt(&self, clock: Option<&ClockReading>) -> bool {
+        let is_sure = clock.is_some_and(|clock| clock.sure_now().is_some());
+        let runs = self.ahead.map_or(0, |(_, runs)| runs);
+        self.origin.is_some() && !is_sure && runs < MOST_AHEAD
     }
 
     /// Where a run's listing begins: late blobs are looked for as far as delivered ones are known.
@@ -331,9 +383,17 @@ impl Stream {
     /// Takes in what a run did.
     pub fn finish(&mut self, run: RunEnd, lookback: i64) {
         let mut left = run.left;
-        if let Some(end) = run.listed_to {
+        let sure_now = run.clock.and_then(|clock| clock.sure_now());
+        if !run.is_past && self.begins_in_doubt(run.clock.as_ref()) {
+            if run.clock.is_some() || run.listed_to.is_some() {
+                let (since, runs) = self.ahead.unwrap_or((self.position, 0));
+                self.ahead = Some((since, runs + 1));
+            }
+        } else if let Some(end) = run.listed_to {
             self.position = self.position.max(end);
-            self.origin = None;
+            if self.origin.take().is_some() {
+                self.ahead = None;
+            }
         }
         // First those that listing would not find again, then those that it would, but not at the
         // right record, then the oldest.
@@ -361,7 +421,7 @@ impl Stream {
                 let newest = self.delivered.newest();
                 newest.map(|newest| newest.plus(-DOUBT).min(self.position))
             };
-            let sure = run.sure_now.map(|now| self.position.min(now)).or_else(doubtful);
+            let sure = sure_now.map(|now| self.position.min(now)).or_else(doubtful);
             let horizon = sure.map_or(self.horizon, |sure| sure.plus(-lookback));
             self.horizon = self.horizon.max(horizon);
         }
@@ -394,7 +454,7 @@ impl Stream {
     pub fn behind(&mut self, now: Timestamp) -> Option<i64> {
         let lag = self.lag(now);
         let grows = self.last_lag.replace(lag).is_some_and(|before| lag > before);
-        let due = lag > DAY && grows && is_due(self.behind_told, now);
+        let due = lag > DAY && grows && self.origin.is_none() && is_due(self.behind_told, now);
         due.then(|| {
             self.behind_told = Some(now);
             lag
@@ -429,7 +489,7 @@ impl Stream {
 
     /// Since when content is undelivered: the older of the position and the oldest waiting blob.
     fn oldest(&self) -> Timestamp {
-        let waiting = self.waiting.iter().map(|blob| blob.created);
+        let waiting = self.waiting.iter().map(Waiting::waits_since);
         waiting.fold(self.position, Timestamp::min)
     }
 
@@ -465,7 +525,8 @@ mod tests {
     }
 
     fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
-        RunEnd { listed_to, left, handed_over: vec![], cut: false, sure_now: Some(now) }
+        let clock = Some(reading(0, 0, now));
+        RunEnd { listed_to, left, handed_over: vec![], cut: false, clock, is_past: false }
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {
@@ -479,7 +540,8 @@ mod tests {
         let mut stream = Stream::first(true, None, at(6 * DAY));
         stream.delivered.insert(1, at(60));
         let left = (0..1200).map(|n| waiting(&n.to_string(), at(5 * DAY - n))).collect();
-        stream.finish(RunEnd { sure_now: None, ..end(Some(at(0)), left, at(0)) }, HOUR);
+        stream.origin = None;
+        stream.finish(RunEnd { clock: None, ..end(Some(at(0)), left, at(0)) }, HOUR);
         assert!(stream.listing_start(HOUR) <= stream.position);
     }
 
@@ -565,6 +627,7 @@ mod tests {
         let mut now = Stream::first(true, None, at(0));
         now.correct_clock(&reading(-3600, -3600, at(3000)), HOUR);
         assert_eq!((now.position, now.horizon), (at(3600), at(3600)));
+        now.is_new = false;
         now.correct_clock(&reading(50, 0, at(0)), HOUR);
         assert_eq!(now.position, at(3600));
         let mut oldest = Stream::first(false, None, at(HOUR));
