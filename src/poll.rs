@@ -118,7 +118,7 @@ fn poll(
                  tasks for Wazuh (TasksMax of its systemd unit, or ulimit -u)"
             )));
         }
-        Some(Halt::Time | Halt::Output | Halt::Terminated) | None => {}
+        Some(Halt::Time | Halt::Output | Halt::State | Halt::Terminated) | None => {}
     }
     let code = exit_code(&report);
     warn_of_clock(&clock);
@@ -308,6 +308,7 @@ fn log_summary(report: &Report, bytes: u64, requests: u64, begun: Instant) {
     let why = match &report.halt {
         Some(Halt::Time) => "; stopped by run_timeout, the next run goes on",
         Some(Halt::Output) => "; stopped by max_output, the next run goes on",
+        Some(Halt::State) => "; stopped because the state is full, the next run goes on",
         Some(Halt::Terminated) => "; ended by SIGTERM, the next run goes on",
         Some(Halt::WriteFailed(_) | Halt::NoThread(_)) | None => "",
     };

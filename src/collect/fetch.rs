@@ -194,13 +194,14 @@ impl Collector {
         let now = self.clock().now();
         // By the API's clock or by this machine's, should one of them be late.
         let latest = now.max(local_now());
-        let mut shared = self.lock();
+        let mut guard = self.lock();
+        let shared = &mut *guard;
         if shared.halt == Some(Halt::Terminated) && matches!(fetched, Fetched::Trouble(_)) {
             // Broken off.
             fetched = Fetched::Stopped;
         }
-        if let Some(stream) = shared.stream_mut((t, s)) {
-            stream.came_back(&queued);
+        if let Some(stream) = shared.tenants.get_mut(t).and_then(|t| t.streams.get_mut(s)) {
+            stream.came_back(&mut queued, &mut shared.room);
         }
         let trouble = match fetched {
             Fetched::Whole => {
@@ -210,7 +211,7 @@ impl Collector {
                 tenant.went_well();
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     stream.blobs += 1;
-                    stream.done_with(&queued, latest);
+                    stream.done_with(&mut queued, latest, &mut shared.room);
                 }
                 return;
             }
@@ -264,7 +265,7 @@ impl Collector {
                 let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
                 let created = queued.blob.created;
                 stream.gap(gap.window(created, created).content(&queued.blob.id), now);
-                stream.done_with(&queued, latest);
+                stream.done_with(&mut queued, latest, &mut shared.room);
             }
             None => tenant.fetch_failed(s, queued, trouble, &access, now),
         }

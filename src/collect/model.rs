@@ -16,7 +16,7 @@ use crate::api::Page;
 use crate::clock::Clock;
 use crate::content::{Blob, ContentType};
 use crate::health::Failure;
-use crate::state::{ClockReading, Modulesd, State, Stream, Tenant, Window};
+use crate::state::{ClockReading, Modulesd, Room, State, Stream, Tenant, Window};
 use crate::timestamp::{DAY, HOUR, MINUTE, Timestamp};
 
 const START: i64 = 1_800_000_000;
@@ -127,6 +127,8 @@ struct World {
     page_size: usize,
     /// So much can be done in a run before it must end.
     work: u64,
+    /// So many bytes the state has for blobs that wait.
+    room: usize,
 }
 
 /// What a run wrote, in order.
@@ -169,6 +171,7 @@ impl World {
             wrong_runs: 0,
             page_size,
             work,
+            room: usize::MAX,
         }
     }
 
@@ -279,7 +282,7 @@ impl World {
                 break;
             }
         }
-        let _ = run.finish(clock, &context);
+        let _ = run.finish(clock, &context, self.room);
         tenant.streams.insert(ContentType::General, run.state);
         let crashed = self.dice.percent(self.odds.crash);
         let lost = !crashed && self.dice.percent(self.odds.lost);
@@ -315,10 +318,11 @@ impl World {
         now: Timestamp,
         written: &mut Written,
     ) -> bool {
+        let mut room = Room::ENDLESS;
         let blob = Self::blob(&queued.blob.id);
         assert_eq!(queued.blob.uri, "whole", "blob {blob}");
         if self.dice.percent(self.odds.refused) {
-            run.came_back(&queued);
+            run.came_back(&mut queued, &mut room);
             run.park(queued.blob, now, Failure::of("refused"));
             return false;
         }
@@ -339,13 +343,13 @@ impl World {
         if stop && self.dice.percent(50) {
             return true;
         }
-        run.came_back(&queued);
+        run.came_back(&mut queued, &mut room);
         if stop || (cut && queued.tries.again(instant, None)) {
             run.requeue(queued, stop);
         } else if cut {
             run.park(queued.blob, now, Failure::of("cut"));
         } else {
-            run.done_with(&queued, now.max(at(self.now + self.local)));
+            run.done_with(&mut queued, now.max(at(self.now + self.local)), &mut room);
         }
         stop
     }
@@ -368,6 +372,7 @@ impl World {
     fn calm_down(&mut self) {
         self.odds = CALM;
         self.work = u64::MAX;
+        self.room = usize::MAX;
         for _ in 0..40 {
             self.pass(11 * MINUTE);
             self.now += 10 * MINUTE;
@@ -393,8 +398,14 @@ impl World {
 }
 
 fn play(seed: u64, odds: Odds, blobs: usize, runs: u32) {
+    play_in(usize::MAX, seed, odds, blobs, runs);
+}
+
+/// With so much room in the state for what waits.
+fn play_in(room: usize, seed: u64, odds: Odds, blobs: usize, runs: u32) {
     let span = 2 * DAY;
     let mut world = World::new(seed, odds, blobs, span);
+    world.room = room;
     let step = span / i64::from(runs);
     for _ in 0..runs {
         world.run();
@@ -450,6 +461,21 @@ proptest! {
         early in 0u64..60,
     ) {
         begin(seed, Odds { early, ..CALM }, bookmark, days * DAY + seconds, runs);
+    }
+
+    #[test]
+    fn what_the_state_has_no_room_for_is_neither_lost_nor_repeated(
+        seed in any::<u64>(),
+        room in 0usize..5000,
+        misplaced in 0u64..30,
+        refused in 0u64..60,
+        cut in 0u64..40,
+        stopped in 0u64..5,
+        early in 0u64..60,
+        lost in 0u64..30,
+    ) {
+        let odds = Odds { misplaced, refused, cut, stopped, early, lost, ..CALM };
+        play_in(room, seed, odds, 300, 60);
     }
 
     #[test]

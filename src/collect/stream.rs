@@ -13,10 +13,10 @@ use crate::content::{Blob, ContentType};
 use crate::health::{Failure, Outcome};
 use crate::notice::{Kind, Notice};
 use crate::state::{
-    Backfill, ClockReading, MOST_WAITING, Place, RunEnd, Stream, Tally, Waiting, Window,
-    edge_margin, fingerprint,
+    Backfill, ClockReading, MOST_WAITING, Place, Room, RunEnd, Share, Stream, Tally, Waiting,
+    Window, edge_margin, fingerprint,
 };
-use crate::timestamp::{MINUTE, Timestamp, age};
+use crate::timestamp::{DAY, MINUTE, Timestamp, age};
 
 /// A stream with so many blobs queued lists no further page.
 const MOST_QUEUED: usize = 1000;
@@ -42,8 +42,9 @@ pub(super) struct StreamRun {
     pub(super) state: Stream,
     pub(super) walk: Walk,
     clock_corrected: bool,
-    /// Whether the time that the API has told in this run, and by which the stream begins, may be wrong.
-    in_doubt: bool,
+    /// Seconds between this machine's clock and the time that the API has told in this run, where the stream
+    /// begins by that and it may be wrong; else 0.
+    doubt: i64,
     /// What the window at hand is for, where it goes by what the last run knew of the time; and
     /// whether one has.
     guessed: Option<Timestamp>,
@@ -63,6 +64,8 @@ pub(super) struct StreamRun {
     fresh: VecDeque<Queued>,
     /// Blobs that failed in earlier runs and are due again.
     retries: VecDeque<Queued>,
+    /// What these two take in memory, nearly.
+    queued_bytes: usize,
     /// Blobs of which this run has had enough.
     parked: Vec<Waiting>,
     /// Blobs that failed in a row since the waiting list is full.
@@ -152,6 +155,8 @@ pub(super) struct Queued {
     pub(super) blob: Waiting,
     /// The fingerprint of its content id.
     pub(super) key: u64,
+    /// What it takes of the room in the state.
+    pub(super) share: Share,
     pub(super) tries: Tries,
     /// It failed in an earlier run, so it gets one try in this one.
     pub(super) is_retry: bool,
@@ -160,9 +165,11 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    fn new(blob: Waiting) -> Self {
+    /// `is_kept`: as for [`Share::of`].
+    fn new(blob: Waiting, is_kept: bool) -> Self {
         let (key, is_retry) = (fingerprint(&blob.id), blob.failed_runs > 0);
-        Self { blob, key, tries: Tries::default(), is_retry, reached: Reached::default() }
+        let share = Share::of(&blob, is_kept);
+        Self { blob, key, share, tries: Tries::default(), is_retry, reached: Reached::default() }
     }
 }
 
@@ -175,10 +182,18 @@ impl StreamRun {
     ) -> Self {
         let waiting = std::mem::take(&mut state.waiting);
         let (due, parked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|b| b.is_due(now));
+        let queued = |blob: Waiting| {
+            let is_kept = state.must_keep(&blob);
+            Queued::new(blob, is_kept)
+        };
         let mut known: HashSet<_> = parked.iter().map(|blob| fingerprint(&blob.id)).collect();
         let (mut retries, mut fresh): (VecDeque<_>, VecDeque<_>) =
-            due.into_iter().map(Queued::new).partition(|queued| queued.is_retry);
-        known.extend(fresh.iter().chain(&retries).map(|queued| queued.key));
+            due.into_iter().map(queued).partition(|queued| queued.is_retry);
+        let mut queued_bytes = 0;
+        for queued in fresh.iter().chain(&retries) {
+            known.insert(queued.key);
+            queued_bytes += queued.share.size();
+        }
         // What was begun goes on; but what had the last run's time doesn't get this one's as well
         // before the others had their turn.
         fresh.make_contiguous().sort_by_key(|Queued { blob, .. }| match blob.had_its_turn {
@@ -196,7 +211,7 @@ impl StreamRun {
             state,
             walk: Walk::New,
             clock_corrected: false,
-            in_doubt: false,
+            doubt: 0,
             guessed: None,
             has_guessed: false,
             in_flight: false,
@@ -207,6 +222,7 @@ impl StreamRun {
             misplaced: HashMap::new(),
             fresh,
             retries,
+            queued_bytes,
             parked,
             failed_in_a_row: 0,
             fetching: HashMap::new(),
@@ -236,11 +252,10 @@ impl StreamRun {
         run
     }
 
-    /// A live stream has begun in this run, and its time is known by now: where it did.
+    /// A live stream has begun in this run, and its time is known by now, to a day at least: where it did.
     pub(super) fn start(&self) -> Option<Timestamp> {
-        let begun =
-            self.is_live() && self.clock_corrected && !self.in_doubt && self.state.origin.is_some();
-        begun.then_some(self.state.horizon)
+        let begun = self.is_live() && self.clock_corrected && self.state.origin.is_some();
+        (begun && self.doubt <= DAY).then_some(self.state.horizon)
     }
 
     /// Whether it is a backfill that waits until its live stream has begun.
@@ -312,6 +327,11 @@ impl StreamRun {
         self.fresh.len() + self.retries.len()
     }
 
+    /// What they take in memory, nearly.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     pub(super) fn is_listing(&self) -> bool {
         matches!(self.walk, Walk::New | Walk::From(_) | Walk::In(..))
     }
@@ -370,7 +390,8 @@ impl StreamRun {
                 return None;
             }
             self.pages = Pages::default();
-            self.in_doubt = clock.is_some() && self.begins_in_doubt(clock.as_ref());
+            let doubtful = clock.filter(|clock| self.begins_in_doubt(clock));
+            self.doubt = doubtful.map_or(0, |clock| clock.offset.saturating_abs());
             self.guessed = Some(from).filter(|_| clock.is_none() && !self.has_guessed);
             self.has_guessed |= self.guessed.is_some();
             let mut window = self.state.window(from, now, edge_margin(self.clamps));
@@ -379,7 +400,7 @@ impl StreamRun {
                 window.end = window.end.min(until.max(window.from.plus(1)));
                 window.lost = window.lost.map(|(from, to)| (from, to.min(until)));
             }
-            if self.in_doubt && window.lost.is_some() {
+            if self.doubt > 0 && window.lost.is_some() {
                 self.fail(Failure::of(
                     "what it is to begin with has left the 7 days that the API keeps, or the API's \
                      clock is wrong, for this machine's says another time: nothing is skipped before \
@@ -398,8 +419,8 @@ impl StreamRun {
     }
 
     /// Whether it is a live stream that begins by a time that may be wrong.
-    fn begins_in_doubt(&self, clock: Option<&ClockReading>) -> bool {
-        self.is_live() && self.state.begins_in_doubt(clock)
+    fn begins_in_doubt(&self, clock: &ClockReading) -> bool {
+        self.is_live() && self.state.begins_in_doubt(Some(clock))
     }
 
     /// Brings the stream in line with the API's clock, once; true when its position is set back.
@@ -431,6 +452,7 @@ impl StreamRun {
     pub(super) fn next_blob(&mut self, retry: bool, now: Instant) -> Option<Queued> {
         let at = self.due_at(retry, now)?;
         let queued = if retry { self.retries.remove(at) } else { self.fresh.remove(at) }?;
+        self.queued_bytes -= queued.share.size();
         self.fetching.insert(queued.key, queued.blob.clone());
         self.served = true;
         Some(queued)
@@ -471,9 +493,13 @@ impl StreamRun {
         }
     }
 
-    /// A blob is no longer being fetched: whoever did it knows more of it now.
-    pub(super) fn came_back(&mut self, queued: &Queued) {
+    /// A blob is no longer being fetched: whoever did it knows more of it now. What it took of the `room`
+    /// it keeps as far as it must be remembered.
+    pub(super) fn came_back(&mut self, queued: &mut Queued, room: &mut Room) {
         self.fetching.remove(&queued.key);
+        if queued.blob.written == 0 && !self.handed_over.contains_key(&queued.key) {
+            room.give_back(&mut queued.share);
+        }
     }
 
     fn due_at(&self, retry: bool, now: Instant) -> Option<usize> {
@@ -542,7 +568,7 @@ impl StreamRun {
         if place == Place::Outside {
             waiting.listed_from = Some(window.from);
         }
-        let queued = Queued::new(waiting);
+        let queued = Queued::new(waiting, false);
         let key = queued.key;
         if place == Place::Outside {
             let last =
@@ -555,7 +581,7 @@ impl StreamRun {
             || self.state.delivered.contains(key)
             || self.leaves(key, created);
         if !pass && self.known.insert(key) {
-            self.fresh.push_back(queued);
+            self.requeue(queued, false);
         }
         key
     }
@@ -644,6 +670,7 @@ impl StreamRun {
 
     /// Puts a blob back whose turn will come again, behind or before the others.
     pub(super) fn requeue(&mut self, queued: Queued, first: bool) {
+        self.queued_bytes += queued.share.size();
         let queue = if queued.is_retry { &mut self.retries } else { &mut self.fresh };
         if first { queue.push_front(queued) } else { queue.push_back(queued) }
     }
@@ -659,13 +686,20 @@ impl StreamRun {
 
     /// A blob is delivered, or lost for good: it is not to be fetched again.
     /// `latest`: what comes after it can't be a time of creation, and would be remembered for ever.
-    pub(super) fn done_with(&mut self, queued: &Queued, latest: Timestamp) {
+    pub(super) fn done_with(&mut self, queued: &mut Queued, latest: Timestamp, room: &mut Room) {
         self.failed_in_a_row = 0;
+        room.end(&mut queued.share, self.handed_over.contains_key(&queued.key));
         self.state.delivered.insert(queued.key, queued.blob.created.min(latest));
     }
 
-    /// Brings the stream's state to its end of the run, and says how that was for it.
-    pub(super) fn finish(&mut self, clock: Option<ClockReading>, run: &RunContext) -> Outcome {
+    /// Brings the stream's state to its end of the run, and says how that was for it, and how much it took
+    /// of its `room` in the state.
+    pub(super) fn finish(
+        &mut self,
+        clock: Option<ClockReading>,
+        run: &RunContext,
+        room: usize,
+    ) -> (Outcome, usize) {
         let lookback = run.lookback;
         if self.correct_clock(clock, lookback) {
             // This run has listed from where it stood before.
@@ -693,8 +727,8 @@ impl StreamRun {
         let handed_over = self.handed_over.drain().map(|(_, blob)| blob).collect();
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
         let (listed_to, is_past) = (self.listed_to, !self.is_live());
-        let end = RunEnd { listed_to, left, handed_over, cut, clock, is_past };
-        self.state.finish(end, lookback);
+        let end = RunEnd { listed_to, left, handed_over, cut, clock, is_past, room };
+        let taken = self.state.finish(end, lookback);
         self.state.wrote(Tally { events: self.counts.events, blobs: self.blobs });
         let mut failed = self.failed.take();
         if failed.is_none() && self.is_listing() {
@@ -707,11 +741,12 @@ impl StreamRun {
             let unknown = || format!("content blobs that could not be fetched yet: {failing}");
             failed = Some(Failure::of(self.state.blob_error.clone().unwrap_or_else(unknown)));
         }
-        match failed {
+        let outcome = match failed {
             Some(failure) => Outcome::Failed(failure),
             None if self.walk == Walk::Done => Outcome::Succeeded,
             None => Outcome::Open,
-        }
+        };
+        (outcome, taken)
     }
 }
 
@@ -720,7 +755,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::collect::tenant::configured;
-    use crate::timestamp::{DAY, HOUR};
+    use crate::timestamp::HOUR;
 
     const NOW: i64 = 1_800_000_000;
 
@@ -737,7 +772,8 @@ mod tests {
         let (left, handed_over, cut, is_past) = (vec![], vec![], false, false);
         let listed_to = Some(position);
         let clock = Some(ClockReading { now: position, offset: 0, change: 0 });
-        state.finish(RunEnd { listed_to, left, handed_over, cut, clock, is_past }, HOUR);
+        let room = usize::MAX;
+        state.finish(RunEnd { listed_to, left, handed_over, cut, clock, is_past, room }, HOUR);
         run(state)
     }
 
@@ -750,7 +786,7 @@ mod tests {
     }
 
     fn finish(run: &mut StreamRun) -> Outcome {
-        run.finish(clock(), &context())
+        run.finish(clock(), &context(), usize::MAX).0
     }
 
     fn blob(id: &str, created: Timestamp) -> Blob {
@@ -874,9 +910,9 @@ mod tests {
         list(&mut run, page(&ids, Some("more"))).unwrap();
         let now = Instant::now();
         let mut tried = 0;
-        while let Some(queued) = run.next_blob(false, now) {
+        while let Some(mut queued) = run.next_blob(false, now) {
             tried += 1;
-            run.came_back(&queued);
+            run.came_back(&mut queued, &mut Room::ENDLESS.clone());
             run.park(queued.blob, at(0), Failure::of("refused"));
         }
         assert_eq!(tried, MOST_WAITING + MOST_FAILING);

@@ -152,6 +152,8 @@ pub struct RunEnd {
     pub clock: Option<ClockReading>,
     /// Whether the stream is that of a past window, whose beginning no clock decides.
     pub is_past: bool,
+    /// Bytes of the state that it may fill with blobs that listing finds again.
+    pub room: usize,
 }
 
 /// What is known of the time.
@@ -380,8 +382,8 @@ impl Stream {
         self.position = self.position.max(to);
     }
 
-    /// Takes in what a run did.
-    pub fn finish(&mut self, run: RunEnd, lookback: i64) {
+    /// Takes in what a run did; gives how much of its room it took.
+    pub fn finish(&mut self, run: RunEnd, lookback: i64) -> usize {
         let mut left = run.left;
         let sure_now = run.clock.and_then(|clock| clock.sure_now());
         if !run.is_past && self.begins_in_doubt(run.clock.as_ref()) {
@@ -401,8 +403,13 @@ impl Stream {
         left.sort_by_cached_key(|blob| {
             (blob.created >= horizon, blob.written == 0, blob.created, blob.id.clone())
         });
-        let kept = left.iter().take_while(|blob| blob.created < horizon).count();
-        let dropped = left.split_off(kept.max(MOST_WAITING).min(left.len()));
+        let mut taken = 0;
+        let fits = |(n, blob): &(usize, &Waiting)| {
+            taken += if self.must_keep(blob) { 0 } else { blob.size() };
+            blob.created < horizon || (*n < MOST_WAITING && taken <= run.room)
+        };
+        let kept = left.iter().enumerate().take_while(fits).count();
+        let dropped = left.split_off(kept);
         if let Some(oldest) = dropped.iter().map(Waiting::listable_since).min() {
             self.position = self.position.min(oldest);
         }
@@ -426,6 +433,7 @@ impl Stream {
             self.horizon = self.horizon.max(horizon);
         }
         self.delivered.forget_before(self.horizon);
+        taken
     }
 
     /// A run has written so much of it.
@@ -454,7 +462,7 @@ impl Stream {
     pub fn behind(&mut self, now: Timestamp) -> Option<i64> {
         let lag = self.lag(now);
         let grows = self.last_lag.replace(lag).is_some_and(|before| lag > before);
-        let due = lag > DAY && grows && self.origin.is_none() && is_due(self.behind_told, now);
+        let due = lag > DAY && grows && is_due(self.behind_told, now);
         due.then(|| {
             self.behind_told = Some(now);
             lag
@@ -526,7 +534,8 @@ mod tests {
 
     fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
         let clock = Some(reading(0, 0, now));
-        RunEnd { listed_to, left, handed_over: vec![], cut: false, clock, is_past: false }
+        let (handed_over, room) = (vec![], usize::MAX);
+        RunEnd { listed_to, left, handed_over, cut: false, clock, is_past: false, room }
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {
@@ -701,6 +710,21 @@ mod tests {
         stream.finish(end(Some(at(0)), vec![], at(0)), HOUR);
         assert_eq!((stream.position, stream.window), (at(0), LONGEST_WINDOW));
         assert_eq!(stream.lag(at(-5)), 5);
+    }
+
+    #[test]
+    fn the_position_stays_before_what_the_state_has_no_room_for() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        let begun = |n: i64| Waiting { written: 1, ..waiting("begun", at(4000 - n)) };
+        let left: Vec<_> = (0..100).map(|n| waiting(&n.to_string(), at(5000 - n))).collect();
+        let size = left[10].size();
+        let left = || left.iter().cloned().chain([begun(1)]).collect();
+        let end = |room| RunEnd { room, ..end(Some(at(0)), left(), at(0)) };
+        let taken = stream.finish(end(20 * size), HOUR);
+        assert!(taken <= 21 * size);
+        assert_eq!((stream.waiting.len(), stream.position), (1 + 20, at(5000 - 20)));
+        stream.finish(end(0), HOUR);
+        assert_eq!((stream.waiting.len(), stream.position), (1, at(5000)), "what is begun is kept");
     }
 
     #[test]
