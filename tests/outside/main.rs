@@ -25,5 +25,6 @@ mod status;
 mod stored;
 mod tenants;
 mod trust;
+mod unusable;
 mod usage;
 mod wodle;
