@@ -2,6 +2,7 @@
 
 mod api;
 mod backfill;
+mod bounds;
 mod certificates;
 mod check;
 mod collecting;

@@ -1,5 +1,7 @@
 //! What an answer says that is there and cannot be used: it is never taken for absent, and loses nothing.
 
+use std::thread;
+
 use office365_simulator::{Blob, Call, Endless, Fault};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -40,37 +42,37 @@ fn a_link_to_the_next_page_that_cannot_be_used_is_never_the_end_of_a_listing() {
         ("no address", |_| vec!["next page".to_owned()]),
         ("twice", |own| vec![own.to_owned(), own.to_owned()]),
     ];
-    for (name, links) in links {
-        for lasts in [false, true] {
-            let site = Site::new();
-            site.configure_one("<run_timeout>30s</run_timeout>");
-            site.simulator.set_page_size(1);
-            site.publish(GENERAL, Duration::minutes(9), &["1"]);
-            site.publish(GENERAL, Duration::minutes(5), &["2"]);
-            let fault = Fault::on(Call::Content);
-            let fault = if lasts { fault.always() } else { fault };
-            let add = |fault: Fault, link: &String| fault.header("NextPageUri", link);
-            site.simulator.fault(links(&own(&site)).iter().fold(fault, add));
-            let run = site.poll();
-            if lasts {
-                assert_eq!((run.code, run.ids()), (Some(1), vec![]), "{name}\n{}", site.log());
-                let log = site.log();
-                assert!(
-                    log.contains(GENERAL) && log.contains("header NextPageUri"),
-                    "{name} {log}"
-                );
-                site.simulator.clear_faults();
-                assert_eq!(site.poll_well().ids(), ["1", "2"], "{name}: the position stays");
-            } else {
-                assert_eq!(
-                    (run.code, run.ids()),
-                    (Some(0), vec!["1".into(), "2".into()]),
-                    "{name}"
-                );
-            }
-            assert_eq!(site.poll_well().text(), "");
+    let play = |name: &str, links: fn(&str) -> Vec<String>, lasts: bool| {
+        let site = Site::new();
+        site.configure_one("<run_timeout>30s</run_timeout>");
+        site.poll_well();
+        site.simulator.set_page_size(1);
+        site.publish(GENERAL, Duration::minutes(9), &["1"]);
+        site.publish(GENERAL, Duration::minutes(5), &["2"]);
+        let fault = Fault::on(Call::Content);
+        let fault = if lasts { fault.always() } else { fault };
+        let add = |fault: Fault, link: &String| fault.header("NextPageUri", link);
+        site.simulator.fault(links(&own(&site)).iter().fold(fault, add));
+        let run = site.poll();
+        if lasts {
+            assert_eq!((run.code, run.ids()), (Some(1), vec![]), "{name}\n{}", site.log());
+            let log = site.log();
+            assert!(log.contains(GENERAL) && log.contains("header NextPageUri"), "{name} {log}");
+            site.simulator.clear_faults();
+            assert_eq!(site.poll_well().ids(), ["1", "2"], "{name}: the position stays");
+        } else {
+            assert_eq!((run.code, run.ids()), (Some(0), vec!["1".into(), "2".into()]), "{name}");
         }
-    }
+        assert_eq!(site.poll_well().text(), "");
+    };
+    // Each request is tried for some seconds.
+    thread::scope(|scope| {
+        for (name, links) in links {
+            for lasts in [false, true] {
+                scope.spawn(move || play(name, links, lasts));
+            }
+        }
+    });
 }
 
 #[test]
