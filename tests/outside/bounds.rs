@@ -1,6 +1,8 @@
 //! How large the state gets, whatever the API hands out, and that nothing is lost or repeated for it.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault};
 use serde_json::{Value, json};
@@ -193,4 +195,56 @@ fn ids_and_addresses_that_are_too_long_make_the_listing_a_failure() {
         site.simulator.clear_faults();
         assert_eq!(site.poll_well().ids(), ["1"]);
     }
+}
+
+/// Prints what 20,000 such blobs take; `WODLE=PROGRAM` measures another one than that under test.
+#[test]
+#[ignore = "a measurement, by hand"]
+fn memory_of_twenty_thousand_blobs() {
+    let site = Site::new();
+    let expected = publish(&site, 20_000, &CONTENT_TYPES);
+    let other = std::env::var("WODLE");
+    let mut ids = Vec::new();
+    for run in 1..40 {
+        let mut command = site.command();
+        if let Ok(program) = &other {
+            command = std::process::Command::new(program);
+            command.arg("poll").arg("--home").arg(site.path("")).current_dir(site.path(""));
+            command.env_clear();
+        }
+        let ended = AtomicBool::new(false);
+        let (run_ended, peak) = thread::scope(|scope| {
+            let watch = scope.spawn(|| peak_of(&site.path("").to_string_lossy(), &ended));
+            let run_ended = site.run(&command);
+            ended.store(true, Ordering::Relaxed);
+            (run_ended, watch.join().unwrap())
+        });
+        ids.extend(run_ended.ids());
+        let size = size(&site);
+        println!(
+            "run {run}: {} events, state {size} bytes, peak {peak} KiB",
+            run_ended.ids().len()
+        );
+        if ids.len() >= expected.len() {
+            break;
+        }
+    }
+    all_once(ids, &expected);
+}
+
+/// The largest resident set, in KiB, of the process that is called with this folder.
+fn peak_of(folder: &str, ended: &AtomicBool) -> u64 {
+    let mut peak = 0;
+    while !ended.load(Ordering::Relaxed) {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let read = |file| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            if read("cmdline").contains(&format!("poll\0--home\0{folder}")) {
+                let status = read("status");
+                let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                let size = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+                peak = peak.max(size.unwrap_or(0));
+            }
+        }
+    }
+    peak
 }
