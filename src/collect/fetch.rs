@@ -250,7 +250,7 @@ impl Collector {
             trouble.reaction == Reaction::Expired || (is_sure && queued.blob.is_expired(now));
         let gone = expired || (trouble.reaction == Reaction::Missing && queued.blob.missing);
         // What can't be told yet keeps waiting.
-        let gone = gone && shared.room_for_notices > 0;
+        let gone = gone && shared.room_for_notices > 0 && shared.room.has_any();
         shared.room_for_notices -= usize::from(gone);
         let Some(tenant) = shared.tenants.get_mut(t) else {
             return;
@@ -264,7 +264,10 @@ impl Collector {
                 );
                 let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
                 let created = queued.blob.created;
-                stream.gap(gap.window(created, created).content(&queued.blob.id), now);
+                let gap = gap.window(created, created).content(&queued.blob.id);
+                // It may have to be told again.
+                shared.room.take(gap.line().len());
+                stream.gap(gap, now);
                 stream.done_with(&mut queued, latest, &mut shared.room);
             }
             None => tenant.fetch_failed(s, queued, trouble, &access, now),
