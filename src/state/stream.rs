@@ -645,6 +645,60 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_may_be_wrong_ends_no_beginning_until_it_was_told_in_ten_runs() {
+        for (origin, day) in [(Origin::Oldest, 30), (Origin::Oldest, -3), (Origin::Given, 30)] {
+            let mut stream = Stream { origin: Some(origin), ..Stream::first(false, None, at(0)) };
+            stream.position = at(6 * DAY);
+            let wrong =
+                |n: i64| reading(if n == 0 { day * DAY } else { 0 }, day * DAY, at(-day * DAY));
+            let run = |stream: &mut Stream, clock: ClockReading| {
+                stream.correct_clock(&clock, HOUR);
+                let end = RunEnd { clock: Some(clock), ..end(Some(clock.now), vec![], at(0)) };
+                stream.finish(end, HOUR);
+            };
+            for n in 0..i64::from(MOST_AHEAD) {
+                assert!(stream.begins_in_doubt(Some(&wrong(n))), "{origin:?} {n}");
+                run(&mut stream, wrong(n));
+                assert_eq!(stream.origin, Some(origin), "{n}");
+            }
+            // The right one ends it at once, and nothing of the backlog has been passed over.
+            let mut right = stream.clone();
+            right.correct_clock(&reading(-day * DAY, 0, at(0)), HOUR);
+            let expected = if origin == Origin::Given { at(6 * DAY) } else { at(RETENTION) };
+            assert_eq!(right.position, expected, "{origin:?} {day}");
+            run(&mut right, reading(-day * DAY, 0, at(0)));
+            assert_eq!((right.origin, right.position, right.ahead), (None, at(0), None));
+            // One that goes on is believed.
+            run(&mut stream, wrong(10));
+            assert_eq!((stream.origin, stream.ahead), (None, None));
+            assert!(!stream.begins_in_doubt(Some(&wrong(11))));
+        }
+    }
+
+    #[test]
+    fn a_time_of_creation_lies_inside_a_window_in_its_margin_or_outside() {
+        let window = Window { start: at(460), from: at(400), end: at(100), lost: None };
+        let table = [
+            (Some(461), Place::Outside),
+            (Some(460), Place::Margin),
+            (Some(401), Place::Margin),
+            (Some(400), Place::Inside),
+            (Some(101), Place::Inside),
+            (Some(100), Place::Outside),
+            (Some(-DAY), Place::Outside),
+            (None, Place::Outside),
+        ];
+        for (ago, place) in table {
+            assert_eq!(window.place(ago.map(at)), place, "{ago:?}");
+        }
+        let at_the_edge = Window { start: at(400), ..window };
+        assert_eq!(at_the_edge.place(Some(at(401))), Place::Outside);
+        let clock_went_back = Window { from: at(50), ..window };
+        assert_eq!(clock_went_back.place(Some(at(300))), Place::Margin);
+        assert_eq!(clock_went_back.place(Some(at(70))), Place::Outside);
+    }
+
+    #[test]
     fn a_date_too_late_is_undone_to_where_every_blob_is_known() {
         let mut stream = Stream::first(true, None, at(DAY));
         stream.finish(end(Some(at(60)), vec![], at(60)), HOUR);

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault};
+use office365_simulator::{Blob, CONTENT_TYPES, Call, Fault, Simulator, Tenant};
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -18,8 +18,12 @@ const GENERAL: &str = "Audit.General";
 
 /// A blob whose id and address are as long as they may be.
 fn long(site: &Site, ago: Duration, id: &str) -> (String, String, Blob) {
+    long_of(site, TENANT, ago, id)
+}
+
+fn long_of(site: &Site, tenant: &str, ago: Duration, id: &str) -> (String, String, Blob) {
     let content_id = format!("{id}${}", "x".repeat(1023 - id.len()));
-    let api = format!("{}/api/v1.0/{TENANT}/activity/feed", site.simulator.management_url());
+    let api = format!("{}/api/v1.0/{tenant}/activity/feed", site.simulator.management_url());
     let uri = format!("{api}/audit/{content_id}?pad=");
     let uri = format!("{uri}{}", "y".repeat(4096 - uri.len()));
     let blob = Blob::new(site.now() - ago, &[record(id)]).id(&content_id).uri(&uri);
@@ -197,9 +201,42 @@ fn ids_and_addresses_that_are_too_long_make_the_listing_a_failure() {
     }
 }
 
+/// Many tenants share the bound, and each gets on.
+#[test]
+fn what_waits_and_is_handed_over_of_many_tenants_fits_into_the_state() {
+    let guid = |n: usize| format!("d1b2c3d4-0000-4000-8000-{n:012}");
+    let secret = |n: usize| format!("secret of tenant {n}");
+    let tenants = 12;
+    let mut builder = Simulator::builder();
+    for n in 0..tenants {
+        builder = builder.tenant(Tenant::new(&guid(n), CLIENT, &secret(n)));
+    }
+    let site = Site::built(builder);
+    let auth = |n: usize| site.api_auth(&guid(n), CLIENT, &secret(n));
+    let options = "<only_future_events>no</only_future_events>";
+    site.configure_with(options, &(0..tenants).map(auth).collect::<String>(), &CONTENT_TYPES);
+    let mut expected = Vec::new();
+    for n in 0..3000 {
+        let (tenant, id) = (guid(n % tenants), format!("{n:05}"));
+        let (_, _, blob) = long_of(&site, &tenant, Duration::hours(1), &id);
+        site.simulator.publish(&tenant, CONTENT_TYPES[n / tenants % 5], blob);
+        expected.push(id);
+    }
+    site.simulator.fault(Fault::on(Call::Fetch).always().respond(400, "not now"));
+    for _ in 0..2 {
+        assert_eq!(site.poll().code, Some(1));
+        assert!(size(&site) <= MAX_STATE, "{} bytes", size(&site));
+    }
+    site.simulator.clear_faults();
+    let mut ids = Vec::new();
+    poll_until(&site, &mut ids, &expected, 20);
+    all_once(ids, &expected);
+}
+
 /// Prints what 20,000 such blobs take; `WODLE=PROGRAM` measures another one than that under test.
 #[test]
 #[ignore = "a measurement, by hand"]
+#[expect(clippy::print_stdout, reason = "it is what the measurement is for")]
 fn memory_of_twenty_thousand_blobs() {
     let site = Site::new();
     let expected = publish(&site, 20_000, &CONTENT_TYPES);

@@ -31,10 +31,13 @@ fn poll_dated(site: &Site, date: &str) -> Run {
     run
 }
 
+/// The values of the header `NextPageUri`, given an address of the API's.
+type Links = fn(&str) -> Vec<String>;
+
 #[test]
 fn a_link_to_the_next_page_that_cannot_be_used_is_never_the_end_of_a_listing() {
     let own = |site: &Site| format!("{}/api/v1.0/x?nextPage=1", site.simulator.management_url());
-    let links: [(&str, fn(&str) -> Vec<String>); 6] = [
+    let links: [(&str, Links); 6] = [
         ("not ASCII", |own| vec![format!("{own}\u{e9}")]),
         ("empty", |_| vec![String::new()]),
         ("blank", |_| vec![" ".to_owned()]),
@@ -42,7 +45,7 @@ fn a_link_to_the_next_page_that_cannot_be_used_is_never_the_end_of_a_listing() {
         ("no address", |_| vec!["next page".to_owned()]),
         ("twice", |own| vec![own.to_owned(), own.to_owned()]),
     ];
-    let play = |name: &str, links: fn(&str) -> Vec<String>, lasts: bool| {
+    let play = |name: &str, links: Links, lasts: bool| {
         let site = Site::new();
         site.configure_one("<run_timeout>30s</run_timeout>");
         site.poll_well();
