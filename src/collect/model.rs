@@ -148,7 +148,7 @@ impl World {
                 1 => Listed::YearOne,
                 _ => Listed::Hereafter,
             };
-            let always = is_misplaced && dice.percent(50);
+            let always = dice.percent(odds.misplaced) && dice.percent(50);
             Published { created, listable: created + late, records, listed, always }
         };
         let blobs = (0..blobs).map(|_| published(&mut dice)).collect();

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 /// After this many pages in a row that name no blob for the first time in their listing, it has no end.
 const MAX_IDLE_PAGES: u32 = 100;
 
-/// This many blobs of a listing are known again at once, in at most 18 MB; no real window has as many.
-const MAX_LISTED: usize = 1 << 20;
+/// This many blobs of a listing are known again, in some 4 MB; a window of the largest tenants has fewer.
+/// Of more the first are forgotten, and count as new once more.
+const MAX_LISTED: usize = 1 << 18;
 
 /// What a listing has brought so far.
 #[derive(Debug, Default)]
@@ -52,6 +53,11 @@ impl Pages {
              run lists it again. If it lasts, report it to Microsoft, or check whether a proxy changes \
              answers"
         ))
+    }
+
+    /// The fingerprints of the blobs listed.
+    pub(super) fn into_listed(self) -> HashSet<u64> {
+        self.listed
     }
 }
 

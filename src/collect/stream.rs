@@ -57,6 +57,8 @@ pub(super) struct StreamRun {
     relists: u32,
     /// What the listing at hand has brought.
     pages: Pages,
+    /// The blobs that the last window named.
+    last_listed: HashSet<u64>,
     /// Blobs whose time of creation lies outside of the windows that list them: where they were last
     /// listed, by their fingerprints.
     misplaced: HashMap<u64, Relisted>,
@@ -219,6 +221,7 @@ impl StreamRun {
             clamps: 0,
             relists: 0,
             pages: Pages::default(),
+            last_listed: HashSet::new(),
             misplaced: HashMap::new(),
             fresh,
             retries,
@@ -544,6 +547,7 @@ impl StreamRun {
         self.walk = match page.next {
             Some(link) => Walk::In(window, Some(link)),
             None => {
+                self.last_listed = std::mem::take(&mut self.pages).into_listed();
                 self.relists = 0;
                 self.listed_to = Some(window.end.min(now));
                 let more = match self.until() {
@@ -592,7 +596,10 @@ impl StreamRun {
         for (key, last) in &self.misplaced {
             self.state.delivered.refresh(*key, last.at);
         }
-        for blob in left.iter_mut().filter(|blob| blob.listed_from.is_some()) {
+        if self.misplaced.is_empty() {
+            return;
+        }
+        for blob in left {
             if let Some(last) = self.misplaced.get(&fingerprint(&blob.id)) {
                 blob.created = blob.created.max(last.at);
                 blob.listed_from = Some(last.from);
@@ -689,7 +696,9 @@ impl StreamRun {
     pub(super) fn done_with(&mut self, queued: &mut Queued, latest: Timestamp, room: &mut Room) {
         self.failed_in_a_row = 0;
         room.end(&mut queued.share, self.handed_over.contains_key(&queued.key));
-        self.state.delivered.insert(queued.key, queued.blob.created.min(latest));
+        // It must be known when the next window is listed, however long ago it was created.
+        let created = queued.blob.created.min(latest).max(self.state.horizon);
+        self.state.delivered.insert(queued.key, created);
     }
 
     /// Brings the stream's state to its end of the run, and says how that was for it, and how much it took
@@ -727,7 +736,8 @@ impl StreamRun {
         let handed_over = self.handed_over.drain().map(|(_, blob)| blob).collect();
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
         let (listed_to, is_past) = (self.listed_to, !self.is_live());
-        let end = RunEnd { listed_to, left, handed_over, cut, clock, is_past, room };
+        let last_listed = std::mem::take(&mut self.last_listed);
+        let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
         let taken = self.state.finish(end, lookback);
         self.state.wrote(Tally { events: self.counts.events, blobs: self.blobs });
         let mut failed = self.failed.take();
@@ -773,7 +783,9 @@ mod tests {
         let listed_to = Some(position);
         let clock = Some(ClockReading { now: position, offset: 0, change: 0 });
         let room = usize::MAX;
-        state.finish(RunEnd { listed_to, left, handed_over, cut, clock, is_past, room }, HOUR);
+        let last_listed = HashSet::new();
+        let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
+        state.finish(end, HOUR);
         run(state)
     }
 

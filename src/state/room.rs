@@ -127,7 +127,7 @@ impl Stream {
     /// begun.
     #[must_use]
     pub fn must_keep(&self, blob: &Waiting) -> bool {
-        blob.created < self.horizon || blob.written > 0
+        blob.listable_since() < self.horizon || blob.written > 0
     }
 }
 

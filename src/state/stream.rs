@@ -140,6 +140,9 @@ pub struct LastGap {
 pub struct RunEnd {
     /// How far it has listed without a hole, if it has listed a window to its end.
     pub listed_to: Option<Timestamp>,
+    /// Fingerprints of the blobs that the last window listed: the next one may list them again, whenever
+    /// they were created.
+    pub last_listed: HashSet<u64>,
     /// The blobs that are left undelivered.
     pub left: Vec<Waiting>,
     /// The blobs of which it has handed something over to a modulesd, as they were before.
@@ -401,12 +404,13 @@ impl Stream {
         // right record, then the oldest.
         let horizon = self.horizon;
         left.sort_by_cached_key(|blob| {
-            (blob.created >= horizon, blob.written == 0, blob.created, blob.id.clone())
+            let is_listable = blob.listable_since() >= horizon;
+            (is_listable, blob.written == 0, blob.created, blob.id.clone())
         });
         let mut taken = 0;
         let fits = |(n, blob): &(usize, &Waiting)| {
             taken += if self.must_keep(blob) { 0 } else { blob.size() };
-            blob.created < horizon || (*n < MOST_WAITING && taken <= run.room)
+            blob.listable_since() < horizon || (*n < MOST_WAITING && taken <= run.room)
         };
         let kept = left.iter().enumerate().take_while(fits).count();
         let dropped = left.split_off(kept);
@@ -431,6 +435,9 @@ impl Stream {
             let sure = sure_now.map(|now| self.position.min(now)).or_else(doubtful);
             let horizon = sure.map_or(self.horizon, |sure| sure.plus(-lookback));
             self.horizon = self.horizon.max(horizon);
+        }
+        for key in &run.last_listed {
+            self.delivered.refresh(*key, self.horizon);
         }
         self.delivered.forget_before(self.horizon);
         taken
@@ -534,8 +541,9 @@ mod tests {
 
     fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
         let clock = Some(reading(0, 0, now));
-        let (handed_over, room) = (vec![], usize::MAX);
-        RunEnd { listed_to, left, handed_over, cut: false, clock, is_past: false, room }
+        let (handed_over, last_listed, room) = (vec![], HashSet::new(), usize::MAX);
+        let (cut, is_past) = (false, false);
+        RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room }
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {

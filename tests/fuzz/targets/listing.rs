@@ -9,8 +9,8 @@ use wodle_office365::config;
 use wodle_office365::content::{ContentType, classify, parse_listing, parse_subscriptions};
 use wodle_office365::secret::Secret;
 use wodle_office365::state::{
-    BadState, ClockReading, MAX_STATE, Modulesd, Place, Queue, Room, RunEnd, State, Stream, Waiting,
-    edge_margin,
+    BadState, ClockReading, MAX_STATE, Modulesd, Place, Queue, Room, RunEnd, State, Stream,
+    Waiting, edge_margin,
 };
 use wodle_office365::timestamp::{Timestamp, age};
 use wodle_office365::tokens::Tokens;
@@ -193,7 +193,9 @@ fn run(stream: &mut Stream, clock: &ClockReading, dice: &mut Dice) {
         let is_in = blob.created >= window.start && blob.created < window.end;
         assert_eq!(place == Place::Outside, !is_in);
         assert!(place != Place::Margin || blob.created < window.from);
-        assert!(blob.waits_since() <= blob.created && (!blob.is_expired(now) || now > blob.expires));
+        assert!(
+            blob.waits_since() <= blob.created && (!blob.is_expired(now) || now > blob.expires)
+        );
     }
     let _ = (stream.lost(&window, now), stream.may_start(now));
     let left = std::mem::take(&mut stream.waiting);
@@ -203,7 +205,8 @@ fn run(stream: &mut Stream, clock: &ClockReading, dice: &mut Dice) {
     let cut = dice.pick(&[false, true]);
     let (clock, is_past) = (dice.pick(&[None, Some(*clock)]), dice.pick(&[false, true]));
     let room = dice.pick(&[0, 1000, usize::MAX]);
-    let end = RunEnd { listed_to, left, handed_over, cut, clock, is_past, room };
+    let last_listed = [1].into();
+    let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
     stream.finish(end, lookback);
     let dropped = stream.waiting.iter().filter(|blob| !stream.must_keep(blob));
     assert!(dropped.map(Waiting::size).sum::<usize>() <= room || stream.horizon > horizon);
