@@ -13,8 +13,8 @@ use crate::api::Access;
 use crate::content::ContentType;
 use crate::state::{Room, Turns};
 
-/// No stream lists a further page when all of them together have so much queued, in bytes: some 15,000
-/// blobs as they are ordinarily called.
+/// No stream lists a further page when the blobs queued in all streams take this many bytes: some 15,000
+/// blobs with ordinary names.
 const MAX_QUEUED_IN_ALL: usize = 8 << 20;
 
 /// Where there is one connection only, a blob that failed in an earlier run gets it after so many

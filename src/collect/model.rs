@@ -127,7 +127,7 @@ struct World {
     page_size: usize,
     /// So much can be done in a run before it must end.
     work: u64,
-    /// So many bytes the state has for blobs that wait.
+    /// The bytes that the state has for blobs that wait.
     room: usize,
 }
 
@@ -401,7 +401,7 @@ fn play(seed: u64, odds: Odds, blobs: usize, runs: u32) {
     play_in(usize::MAX, seed, odds, blobs, runs);
 }
 
-/// With so much room in the state for what waits.
+/// With a bound on what waits, in bytes of the state.
 fn play_in(room: usize, seed: u64, odds: Odds, blobs: usize, runs: u32) {
     let span = 2 * DAY;
     let mut world = World::new(seed, odds, blobs, span);
@@ -417,7 +417,7 @@ fn play_in(room: usize, seed: u64, odds: Odds, blobs: usize, runs: u32) {
     world.check(0);
 }
 
-/// Begins after all blobs were published, with a time `wrong_by` so much in its first runs.
+/// Begins after all blobs were published; the API tells a wrong time in the first runs.
 fn begin(seed: u64, odds: Odds, bookmark: Option<i64>, wrong_by: i64, wrong_runs: i64) {
     let mut world = World::new(seed, odds, 300, 7 * DAY);
     world.now = 7 * DAY + LOOKBACK;

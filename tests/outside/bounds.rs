@@ -30,7 +30,7 @@ fn long_of(site: &Site, tenant: &str, ago: Duration, id: &str) -> (String, Strin
     (content_id, uri, blob)
 }
 
-/// Publishes so many of them, a second apart, in turn in these streams; gives the Ids of their events.
+/// Publishes `count` of them, a second apart, in turn in these streams; gives the Ids of their events.
 fn publish(site: &Site, count: usize, content_types: &[&str]) -> Vec<String> {
     let id = |n: usize| {
         let id = format!("{n:05}");
@@ -46,7 +46,7 @@ fn size(site: &Site) -> u64 {
     fs::metadata(site.path(STATE)).unwrap().len()
 }
 
-/// Polls, at most so often, until all of these have come; no state may be too large.
+/// Polls until all events have come, in at most `most` runs; no state may be too large.
 fn poll_until(site: &Site, ids: &mut Vec<String>, expected: &[String], most: usize) -> usize {
     for runs in 0..most {
         if ids.len() >= expected.len() {
