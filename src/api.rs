@@ -12,10 +12,10 @@ use crate::clock::Clock;
 use crate::codes::AUDITING_OFF;
 use crate::config::{Config, Tenant, is_guid};
 use crate::content::{
-    Blob, ContentType, Reaction, Refusal, classify, is_error_body, parse_listing,
+    Blob, ContentType, Reaction, Refusal, Subscriptions, classify, is_error_body, parse_listing,
     parse_subscriptions,
 };
-use crate::http::{Again, Answer, Http, NoAnswer, Payload};
+use crate::http::{Again, Answer, Header, Http, NoAnswer, Payload};
 use crate::memory::{Memory, ORDINARY, Share};
 use crate::records::Records;
 use crate::secret::Secret;
@@ -28,6 +28,9 @@ const MOST_ERROR: usize = 64 << 10;
 
 /// The largest answer to a sign-in: a token that can be sent has a fraction of it.
 const MOST_SIGN_IN: usize = ORDINARY;
+
+/// The longest pause, in seconds, that we choose ourselves for a tenant that is asked to slow down.
+pub const LONGEST_PAUSE: u64 = 60;
 
 /// Why a call brought nothing, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +195,7 @@ pub struct Page {
 /// An answer that is an array, with the link to the next page.
 struct List {
     body: Vec<u8>,
-    next: Option<String>,
+    next: Header<String>,
     share: Share,
 }
 
@@ -238,7 +241,8 @@ impl Api {
         }
         let hidden = Hidden(&secrets);
         let answer = self.http.send(&url, None, Payload::Form(&request.form), hidden)?;
-        let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
+        let (status, date) = (answer.status, answer.date.clone().usable());
+        let retry_after = answer.retry_after.clone();
         let body = answer.read_secretly(MOST_SIGN_IN)?;
         if status == 200 {
             let grant = auth::parse_grant(&body).map_err(|why| {
@@ -265,12 +269,12 @@ impl Api {
         } else {
             Trouble::refused(refusal.text)
         };
-        trouble.retry_after = retry_after;
+        trouble.retry_after = wait(&tenant.tenant_id, &retry_after);
         trouble.code = refusal.aadsts.map(|number| format!("AADSTS{number}"));
         Err(trouble)
     }
 
-    /// Lists the subscriptions that are enabled. `patience`: how long the beginning of the answer is
+    /// Lists the subscriptions. `patience`: how long the beginning of the answer is
     /// awaited; none, as long as any.
     ///
     /// # Errors
@@ -279,7 +283,7 @@ impl Api {
         &self,
         access: &Access,
         patience: Option<Duration>,
-    ) -> Result<Vec<ContentType>, Trouble> {
+    ) -> Result<Subscriptions, Trouble> {
         let url = access.signed(&format!("{}/subscriptions/list", access.root));
         let List { body, share, .. } = self.array(access, &url, patience)?;
         let subscriptions = self.parsed(&share, || parse_subscriptions(&body));
@@ -340,9 +344,16 @@ impl Api {
         patience: Option<Duration>,
     ) -> Result<(Page, Share), Trouble> {
         let List { body, next, share } = self.array(access, url, patience)?;
+        if let Some(why) = next.unusable() {
+            return Err(Trouble::passing(format!(
+                "the header NextPageUri, which links to the next page of the list, {why}, so the rest \
+                 of the list is not known. Retried automatically; if it lasts, check whether a proxy \
+                 changes headers"
+            )));
+        }
         let blobs = self.parsed(&share, || parse_listing(&body));
         let blobs = blobs.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))?;
-        Ok((Page { blobs, next }, share))
+        Ok((Page { blobs, next: next.usable() }, share))
     }
 
     /// Begins to fetch a blob; `buffer` is for what is read of it.
@@ -384,11 +395,11 @@ impl Api {
         patience: Option<Duration>,
     ) -> Result<List, Trouble> {
         let payload = patience.map_or(Payload::Get, Payload::Impatient);
-        let mut answer = self.call(access, url, payload)?;
+        let answer = self.call(access, url, payload)?;
         if answer.status != 200 {
             return Err(self.refusal(access, answer));
         }
-        let next = answer.next_page.take();
+        let next = answer.next_page.clone();
         let mut share = Share::new(&self.memory, &access.guid);
         let body = answer.read_shared(self.max_held, &mut share)?;
         if is_error_body(&body) {
@@ -409,29 +420,44 @@ impl Api {
     fn call(&self, access: &Access, url: &str, payload: Payload<'_>) -> Result<Answer, Trouble> {
         let answer = self.http.send(url, Some(&access.token), payload, access.hidden())?;
         if (200..300).contains(&answer.status) {
-            self.observe(answer.date);
+            self.observe(&answer.date);
         }
         Ok(answer)
     }
 
     /// Takes the time from an answer of the API itself: a gateway's error page has a clock of its
     /// own.
-    fn observe(&self, date: Option<Timestamp>) {
-        if let Some(date) = date {
-            self.clock.observe(date);
+    fn observe(&self, date: &Header<Timestamp>) {
+        match date {
+            Header::Usable(date) => self.clock.observe(*date),
+            Header::Unusable(why) => self.clock.not_told(why),
+            Header::Absent => self.clock.not_told("is missing"),
         }
     }
 
     fn refusal(&self, access: &Access, answer: Answer) -> Trouble {
-        let (status, date, retry_after) = (answer.status, answer.date, answer.retry_after);
+        let (status, date) = (answer.status, answer.date.clone());
+        let retry_after = wait(&access.guid, &answer.retry_after);
         // Its status says enough where the body can't be read.
         let body = answer.read(MOST_ERROR).unwrap_or_default();
         let refusal = classify(status, &body, access.hidden());
         if refusal.code.starts_with("AF") {
-            self.observe(date);
+            self.observe(&date);
         }
         Trouble { retry_after, ..refusal.into() }
     }
+}
+
+/// The seconds that a server wants us to wait. One that wants us to, but says in no usable way for how
+/// long, gets the longest pause that we choose ourselves.
+fn wait(tenant_id: &str, retry_after: &Header<u64>) -> Option<u64> {
+    if let Some(why) = retry_after.unusable() {
+        log::warn!(
+            "{tenant_id}: the header Retry-After of an answer {why}; waiting {LONGEST_PAUSE} s"
+        );
+        return Some(LONGEST_PAUSE);
+    }
+    retry_after.clone().usable()
 }
 
 #[cfg(test)]

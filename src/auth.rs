@@ -16,6 +16,7 @@ pub use self::certificate::{ClientCertificate, PrivateKey};
 use crate::codes::explain;
 use crate::config::is_guid;
 use crate::content::{ContentType, without_bom};
+use crate::lenient::{FirstNumber, Scalar};
 use crate::secret::{FORM, Secret};
 use crate::timestamp::Timestamp;
 use crate::words::Hidden;
@@ -175,16 +176,9 @@ impl Claims {
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: Zeroizing<String>,
-    /// RFC 6749 only recommends it.
-    expires_in: Option<Seconds>,
-}
-
-/// The v1 endpoint spells numbers as strings (observed).
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(f64),
-    Text(String),
+    /// RFC 6749 only recommends it. The v1 endpoint spells numbers as strings (observed).
+    #[serde(default)]
+    expires_in: Scalar,
 }
 
 /// What a token lasts whose answer doesn't say: Microsoft's shortest (documented).
@@ -233,9 +227,10 @@ pub fn parse_grant(body: &[u8]) -> Result<Grant, BadGrant> {
     let answer: TokenAnswer =
         serde_json::from_slice(without_bom(body)).map_err(|_| BadGrant::NoToken)?;
     let lifetime = match answer.expires_in {
-        None => Some(DEFAULT_LIFETIME),
-        Some(Seconds::Number(seconds)) => Some(seconds),
-        Some(Seconds::Text(text)) => text.trim().parse().ok(),
+        Scalar::Absent => Some(DEFAULT_LIFETIME),
+        Scalar::Number(seconds) => Some(seconds),
+        Scalar::Text(text) => text.trim().parse().ok(),
+        Scalar::Other => None,
     };
     let lifetime = lifetime.filter(|seconds| (0.0..=604_800.0).contains(seconds));
     let lifetime = lifetime.ok_or(BadGrant::Lifetime)?;
@@ -280,7 +275,7 @@ struct LoginErrorBody {
     #[serde(default)]
     error_description: String,
     #[serde(default)]
-    error_codes: Vec<u64>,
+    error_codes: FirstNumber,
 }
 
 /// Classifies an answer of the token endpoint that is no success.
@@ -288,14 +283,11 @@ struct LoginErrorBody {
 pub fn classify_login(status: u16, body: &[u8], hidden: Hidden<'_>) -> LoginRefusal {
     let parsed = serde_json::from_slice::<LoginErrorBody>(without_bom(body)).ok();
     let (aadsts, words) = match parsed {
-        Some(parsed) if !parsed.error.is_empty() || !parsed.error_codes.is_empty() => {
+        Some(parsed) if !parsed.error.is_empty() || parsed.error_codes.0.is_some() => {
             // Only the first line is about the fault; trace and correlation ids follow it.
             let first = parsed.error_description.lines().next().unwrap_or_default();
             let words = if first.is_empty() { &parsed.error } else { first };
-            (
-                parsed.error_codes.first().copied().or_else(|| number_in(words)),
-                hidden.excerpt(words),
-            )
+            (parsed.error_codes.0.or_else(|| number_in(words)), hidden.excerpt(words))
         }
         _ => (None, hidden.excerpt(&String::from_utf8_lossy(body))),
     };
@@ -384,6 +376,9 @@ mod tests {
             r#"{"access_token":"a\r\nb","expires_in":1}"#,
             r#"{"access_token":"","expires_in":1}"#,
             r#"{"access_token":"x","expires_in":"soon"}"#,
+            r#"{"access_token":"x","expires_in":[3599]}"#,
+            r#"{"access_token":"x","expires_in":true}"#,
+            r#"{"access_token":"x","expires_in":1e300}"#,
         ] {
             assert!(parse_grant(bad.as_bytes()).is_err(), "{bad}");
         }
@@ -449,6 +444,13 @@ mod tests {
             br#"{"error":"invalid_client","error_description":"AADSTS700024: not in time."}"#;
         let refusal = classify_login(401, body, Hidden(&[]));
         assert!(refusal.is_of_time() && refusal.text.contains("clock (NTP)"), "{refusal:?}");
+        for codes in [r#"["7000215"]"#, "7000215", "null", r#"{"a":1}"#, "[-1]"] {
+            let body = format!(
+                r#"{{"error":"x","error_description":"AADSTS7000215: x","error_codes":{codes}}}"#
+            );
+            let refusal = classify_login(401, body.as_bytes(), Hidden(&[]));
+            assert!(refusal.text.contains("instead of its Value"), "{codes}: {refusal:?}");
+        }
         assert!(classify_login(503, b"<html>", Hidden(&[])).passing);
         assert!(
             classify_login(400, br#"{"error":"x","error_codes":[90055]}"#, Hidden(&[])).passing

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::timestamp::Timestamp;
@@ -14,6 +14,8 @@ use crate::timestamp::Timestamp;
 pub struct Clock {
     offset: AtomicI64,
     seen: AtomicBool,
+    /// Why an answer of the management API did not tell the time, if one did not.
+    untold: OnceLock<&'static str>,
     /// By the login host's origin.
     login_offsets: Mutex<HashMap<String, i64>>,
 }
@@ -23,7 +25,7 @@ impl Clock {
     #[must_use]
     pub fn new(offset: i64) -> Self {
         let (offset, seen) = (AtomicI64::new(offset), AtomicBool::new(false));
-        Self { offset, seen, login_offsets: Mutex::default() }
+        Self { offset, seen, untold: OnceLock::new(), login_offsets: Mutex::default() }
     }
 
     /// The API's time now.
@@ -48,6 +50,18 @@ impl Clock {
     pub fn observe(&self, date: Timestamp) {
         self.offset.store(date.since(local_now()), Ordering::Relaxed);
         self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// An answer of the management API did not tell the time: what is wrong with its `Date`.
+    pub fn not_told(&self, why: &'static str) {
+        let _ = self.untold.set(why);
+    }
+
+    /// Why no answer of this run has told the API's time, if there was an answer and none has: then this
+    /// machine's clock decides, with the last run's offset.
+    #[must_use]
+    pub fn untold(&self) -> Option<&'static str> {
+        self.untold.get().copied().filter(|_| !self.seen())
     }
 
     /// A login host's time now: the API's unless it was seen to differ in this run.

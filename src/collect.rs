@@ -15,6 +15,7 @@ mod fetch;
 mod jobs;
 #[cfg(test)]
 mod model;
+mod pages;
 mod stream;
 mod tenant;
 mod unusable;
@@ -40,7 +41,7 @@ use crate::event::Kinds;
 use crate::health::{Outcome, Part, judge};
 use crate::notice::{Kind, Notice};
 use crate::output::Output;
-use crate::state::{Backfill, MOST_NOTICES, State, Tally, Tenant, Turns};
+use crate::state::{Backfill, MAX_STATE, MOST_NOTICES, Room, State, Tally, Tenant, Turns};
 use crate::store::Folder;
 use crate::timestamp::{Timestamp, age};
 use crate::tokens::KeptToken;
@@ -81,6 +82,8 @@ pub struct Limits {
     pub wait: Duration,
     /// Once so many bytes are written no new blob is begun.
     pub output: u64,
+    /// The state is to be no larger, in bytes; none where it is not saved.
+    pub state: Option<usize>,
 }
 
 impl Limits {
@@ -92,6 +95,7 @@ impl Limits {
             past: Duration::from_secs(60),
             wait: Duration::from_secs(10),
             output: config.max_output,
+            state: Some(MAX_STATE),
         }
     }
 
@@ -99,7 +103,13 @@ impl Limits {
     #[must_use]
     pub fn of_an_only_run() -> Self {
         let week = Duration::from_secs(7 * 86_400);
-        Self { run: week, past: week, wait: Duration::from_secs(3600), output: u64::MAX }
+        Self {
+            run: week,
+            past: week,
+            wait: Duration::from_secs(3600),
+            output: u64::MAX,
+            state: None,
+        }
     }
 }
 
@@ -157,6 +167,8 @@ pub enum Halt {
     Time,
     /// `max_output`, or the most that Wazuh keeps of a run.
     Output,
+    /// The state has no room for more blobs that are handed over.
+    State,
     /// SIGTERM.
     Terminated,
     /// A write failed: nothing of the run may be saved.
@@ -182,11 +194,16 @@ impl Collection {
         let Cycle { config, api, output, state, tenants, kinds, folder, hand_over, begun, limits } =
             cycle;
         let now = api.clock.now();
+        let in_state = |most| Room::of(most, &state, tenants.iter().map(|t| &t.state));
+        let room_in_state = limits.state.map_or(Room::ENDLESS, in_state);
         let tenants: Vec<_> =
             tenants.into_iter().map(|t| TenantRun::new(t, &config.subscriptions, now)).collect();
         let crowded = tenants.len() > config.max_connections;
-        let room = MOST_NOTICES.saturating_sub(state.notices.len());
+        // Those that were handed over are kept as well until that is proven.
+        let notices = state.notices.len() + state.handover.notices.len();
+        let room = MOST_NOTICES.saturating_sub(notices);
         let mut shared = Shared::new(tenants, &state.turns, config.max_connections, room);
+        shared.room = room_in_state;
         shared.part_twins();
         Self(Arc::new(Collector {
             run: RunContext {
@@ -310,7 +327,7 @@ impl Collector {
             Step::ListSubscriptions(access, patience) => {
                 let result = self.api.subscriptions(&access, patience);
                 self.with_tenant(t, result, |tenant, result, now| match result {
-                    Ok(enabled) => tenant.take_subscriptions(&enabled, now),
+                    Ok(list) => tenant.take_subscriptions(&list, now),
                     Err(trouble) if patience.is_some() && trouble.reaction == Reaction::Slow => {
                         tenant.put_aside(None, &trouble);
                     }
@@ -430,7 +447,17 @@ impl Collector {
             Report { turns: shared.turns(), halt: shared.halt.clone(), ..Report::default() };
         report.failed = self.kinds_lost.load(Ordering::Relaxed);
         let tenants = std::mem::take(&mut shared.tenants);
-        let mut room = shared.room_for_notices;
+        let mut room_for_notices = shared.room_for_notices;
+        let mut room = shared.room;
+        let mut streams: usize = tenants.iter().map(|tenant| tenant.streams.len()).sum();
+        if report.halt == Some(Halt::State) && !shared.has_begun {
+            log::error!(
+                "no content is fetched: the state is full of events that earlier runs handed over to \
+                 Wazuh and nothing has proven to be sent. Nothing is lost, but collecting stands still. \
+                 Restart Wazuh (its socket queue/sockets/queue is missing)"
+            );
+            report.failed = true;
+        }
         drop(shared);
         let mut outcomes = Vec::new();
         for mut tenant in tenants {
@@ -439,7 +466,10 @@ impl Collector {
             let mut of_tenant = BTreeMap::from([(Whose::Tenant, outcome)]);
             report.failed |= failed;
             for mut stream in std::mem::take(&mut tenant.streams) {
-                let outcome = stream.finish(clock, &self.run);
+                let part = room.part(streams);
+                let (outcome, taken) = stream.finish(clock, &self.run, part);
+                room.take(taken.min(part));
+                streams -= 1;
                 let served = report.halt.is_none() || stream.served;
                 let judged = !failed && served && clock.is_some() && stream.is_live();
                 let listed = outcome == Outcome::Succeeded;
@@ -455,7 +485,7 @@ impl Collector {
                     of_tenant.insert(Whose::of(&stream), outcome);
                 }
                 stream.tell_counts();
-                stream.tell_all_unusable(&mut room, now);
+                stream.tell_all_unusable(&mut room_for_notices, &mut room, now);
                 report.events += stream.counts.events;
                 report.blobs += stream.blobs;
                 report.notices.append(&mut stream.notices);

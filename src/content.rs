@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codes::{self, Explanation};
+use crate::lenient::Scalar;
 use crate::timestamp::Timestamp;
 use crate::words::{Hidden, excerpt};
 
@@ -92,16 +93,30 @@ pub struct Blob {
     pub expires: Option<Timestamp>,
 }
 
+/// The longest content id, in bytes, that is remembered; the longest seen has 130.
+pub const MAX_ID: usize = 1024;
+
+/// The longest address of a blob, in bytes, that is remembered; the longest seen has 260.
+pub const MAX_URI: usize = 4096;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ListingItem {
     content_id: String,
     content_uri: String,
-    content_created: Option<String>,
-    content_expiration: Option<String>,
+    #[serde(default)]
+    content_created: Scalar,
+    #[serde(default)]
+    content_expiration: Scalar,
 }
 
-/// Reads one page of a content listing.
+/// A time, where it can be read.
+fn time(member: &Scalar) -> Option<Timestamp> {
+    member.text().and_then(Timestamp::parse)
+}
+
+/// Reads one page of a content listing. A time that cannot be read is none; an item without a usable
+/// id or address makes the page unusable, for what it stands for could not be remembered.
 ///
 /// # Errors
 /// The body is no listing; the text says in which way.
@@ -110,45 +125,97 @@ pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
         let why = excerpt(&error.to_string());
         format!("the answer is no list of content blobs ({why}): is a proxy in between?")
     })?;
-    // They are remembered, so they are bounded; the longest ones seen have 130 and 260 bytes.
-    if items.iter().any(|item| item.content_id.len() > 1024 || item.content_uri.len() > 4096) {
-        return Err("a content id or address on the list is too long".to_owned());
+    for (index, item) in items.iter().enumerate() {
+        check_lengths(item).map_err(|why| {
+            format!(
+                "item {} of the list of content blobs {why}. Nothing of the list is collected before \
+                 that is fixed: report it to Microsoft, or check whether a proxy changes answers",
+                index + 1
+            )
+        })?;
     }
-    let time = |text: Option<String>| text.as_deref().and_then(Timestamp::parse);
-    Ok(items
-        .into_iter()
-        .map(|item| Blob {
-            id: item.content_id,
-            uri: item.content_uri,
-            created: time(item.content_created),
-            expires: time(item.content_expiration),
-        })
-        .collect())
+    let blob = |item: ListingItem| Blob {
+        created: time(&item.content_created),
+        expires: time(&item.content_expiration),
+        id: item.content_id,
+        uri: item.content_uri,
+    };
+    Ok(items.into_iter().map(blob).collect())
+}
+
+/// Ids and addresses are remembered, so they are bounded.
+fn check_lengths(item: &ListingItem) -> Result<(), String> {
+    let (id, uri) = (item.content_id.len(), item.content_uri.len());
+    if id == 0 {
+        return Err("has an empty content id".to_owned());
+    }
+    if id > MAX_ID {
+        return Err(format!("has a content id of {id} bytes; at most {MAX_ID} are allowed"));
+    }
+    if uri > MAX_URI {
+        return Err(format!("has an address of {uri} bytes; at most {MAX_URI} are allowed"));
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Subscription {
-    content_type: String,
-    status: Option<String>,
+struct SubscriptionItem {
+    #[serde(default)]
+    content_type: Scalar,
+    #[serde(default)]
+    status: Scalar,
 }
 
-/// Reads the answer of `/subscriptions/list`: the content types that are enabled.
+/// What `/subscriptions/list` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscriptions {
+    /// The content types whose subscription is on.
+    pub enabled: Vec<ContentType>,
+    /// Those of which the list does not say in a usable way whether it is on: only listing their content
+    /// tells.
+    pub unclear: Vec<ContentType>,
+}
+
+/// Reads the answer of `/subscriptions/list`.
 ///
-/// `status` is sometimes missing (observed); an object without it counts as enabled.
+/// `status` is sometimes missing (observed); an object without it counts as enabled. With any value but
+/// `enabled` and `disabled` it is unclear. An item that does not say which content type it is of may be
+/// of any that the rest of the list does not name. Names have been seen in another letter case.
 ///
 /// # Errors
 /// The body is no list of subscriptions; the text says in which way.
-pub fn parse_subscriptions(body: &[u8]) -> Result<Vec<ContentType>, String> {
-    let items: Vec<Subscription> = serde_json::from_slice(without_bom(body)).map_err(|error| {
-        let why = excerpt(&error.to_string());
-        format!("the answer is no list of subscriptions ({why}): is a proxy in between?")
-    })?;
-    Ok(items
-        .iter()
-        .filter(|item| item.status.as_deref().is_none_or(|s| s.eq_ignore_ascii_case("enabled")))
-        .filter_map(|item| ContentType::by_name(&item.content_type))
-        .collect())
+pub fn parse_subscriptions(body: &[u8]) -> Result<Subscriptions, String> {
+    let items: Vec<SubscriptionItem> =
+        serde_json::from_slice(without_bom(body)).map_err(|error| {
+            let why = excerpt(&error.to_string());
+            format!("the answer is no list of subscriptions ({why}): is a proxy in between?")
+        })?;
+    let mut list = Subscriptions::default();
+    let mut disabled = Vec::new();
+    let mut is_nameless = false;
+    for item in items {
+        let Some(name) = item.content_type.text() else {
+            is_nameless = true;
+            continue;
+        };
+        let is_it = |known: &ContentType| known.name().eq_ignore_ascii_case(name);
+        let Some(content_type) = ContentType::ALL.into_iter().find(is_it) else {
+            continue;
+        };
+        let is = |status: &str| item.status.text().is_some_and(|s| s.eq_ignore_ascii_case(status));
+        match item.status {
+            Scalar::Absent => list.enabled.push(content_type),
+            _ if is("enabled") => list.enabled.push(content_type),
+            _ if is("disabled") => disabled.push(content_type),
+            _ => list.unclear.push(content_type),
+        }
+    }
+    if is_nameless {
+        list.unclear.extend(ContentType::ALL.into_iter().filter(|name| !disabled.contains(name)));
+    }
+    list.unclear.retain(|name| !list.enabled.contains(name));
+    Ok(list)
 }
 
 /// Whether a body that should be an array is an error object instead (observed, with status 200).
@@ -242,9 +309,9 @@ struct ErrorBody {
 #[derive(Deserialize)]
 struct ErrorDetail {
     #[serde(default)]
-    code: String,
+    code: Scalar,
     #[serde(default)]
-    message: String,
+    message: Scalar,
 }
 
 #[derive(Deserialize)]
@@ -258,7 +325,8 @@ struct PlainMessage {
 pub fn classify(status: u16, body: &[u8], hidden: Hidden<'_>) -> Refusal {
     let body = without_bom(body);
     let (code, message) = if let Ok(body) = serde_json::from_slice::<ErrorBody>(body) {
-        (hidden.excerpt(&body.error.code), hidden.excerpt(&body.error.message))
+        let ErrorDetail { code, message } = body.error;
+        (hidden.excerpt(&code.to_string()), hidden.excerpt(&message.to_string()))
     } else if let Ok(body) = serde_json::from_slice::<PlainMessage>(body) {
         (String::new(), hidden.excerpt(&body.message))
     } else {
@@ -441,17 +509,70 @@ mod tests {
         for bad in [&b"{}"[..], b"", b"[{}]", b"<html>", b"[{\"contentId\":1}]"] {
             assert!(parse_listing(bad).is_err());
         }
+        for bad in ["null", "7", "true", "[]", "{\"a\":1}", "\"\"", "\"0000-00-00\""] {
+            let page = format!(
+                "[{{\"contentId\":\"a\",\"contentUri\":\"u\",\"contentCreated\":{bad},\
+                 \"contentExpiration\":{bad}}}]"
+            );
+            let blobs = parse_listing(page.as_bytes()).unwrap();
+            assert_eq!((blobs[0].created, blobs[0].expires), (None, None), "{bad}");
+        }
         assert!(is_error_body(b" {\"error\":{}}") && !is_error_body(b"[]"));
     }
 
     #[test]
-    fn a_subscription_without_status_is_enabled() {
+    fn ids_and_addresses_are_bounded_in_bytes() {
+        let page = |id: &str, uri: &str| {
+            parse_listing(format!(r#"[{{"contentId":"{id}","contentUri":"{uri}"}}]"#).as_bytes())
+        };
+        let text = |bytes| "x".repeat(bytes);
+        assert!(page(&text(1024), &text(4096)).is_ok());
+        // Two bytes a character; and a character that is longer as JSON than in memory.
+        assert!(page(&"\u{e9}".repeat(512), "u").is_ok());
+        assert!(page(&r"\u00e9".repeat(512), "u").is_ok());
+        for (id, uri, why) in [
+            (text(1025), text(1), "a content id of 1025 bytes; at most 1024 are"),
+            ("\u{e9}".repeat(513), text(1), "a content id of 1026 bytes"),
+            (text(1), text(4097), "an address of 4097 bytes; at most 4096 are"),
+            (String::new(), text(1), "an empty content id"),
+        ] {
+            let error = page(&id, &uri).unwrap_err();
+            assert!(error.starts_with("item 1 of the list") && error.contains(why), "{error}");
+            assert!(error.len() < 300, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_is_enabled_disabled_or_unclear() {
+        use ContentType::{AzureActiveDirectory, Dlp, Exchange, General, SharePoint};
         let body = br#"[{"contentType":"Audit.General","webhook":null},
-            {"contentType":"DLP.All","status":"disabled"},
-            {"contentType":"Audit.Exchange","status":"enabled"},{"contentType":"Audit.New"}]"#;
-        let enabled = parse_subscriptions(body).unwrap();
-        assert_eq!(enabled, [ContentType::General, ContentType::Exchange]);
-        assert!(parse_subscriptions(b"{}").is_err());
+            {"contentType":"DLP.All","status":"disabled"},{"contentType":"Audit.New"},
+            {"contentType":"Audit.Exchange","status":"Enabled"},
+            {"contentType":"Audit.Sharepoint","status":null}]"#;
+        let list = parse_subscriptions(body).unwrap();
+        assert_eq!((list.enabled, list.unclear), (vec![General, Exchange, SharePoint], vec![]));
+        for status in ["7", "[]", "true", r#""""#, r#""suspended""#] {
+            let body = format!(r#"[{{"contentType":"DLP.All","status":{status}}}]"#);
+            let list = parse_subscriptions(body.as_bytes()).unwrap();
+            assert_eq!((list.enabled, list.unclear), (vec![], vec![Dlp]), "{status}");
+        }
+        for nameless in ["{}", r#"{"contentType":7}"#, r#"{"contentType":null,"status":"x"}"#] {
+            let body = format!(
+                r#"[{{"contentType":"DLP.All","status":"disabled"}},{nameless},
+                {{"contentType":"Audit.General"}}]"#
+            );
+            let list = parse_subscriptions(body.as_bytes()).unwrap();
+            let unclear = vec![AzureActiveDirectory, Exchange, SharePoint];
+            assert_eq!((list.enabled, list.unclear), (vec![General], unclear), "{nameless}");
+        }
+        assert!(parse_subscriptions(b"{}").is_err() && parse_subscriptions(b"[7]").is_err());
+    }
+
+    #[test]
+    fn a_number_in_a_codes_place_is_shown_and_goes_by_status() {
+        let body = br#"{"error":{"code":20051,"message":["x"]}}"#;
+        let refusal = classify(503, body, Hidden(&[]));
+        assert_eq!((refusal.code.as_str(), refusal.reaction), ("20051", Reaction::Pause));
     }
 
     #[test]

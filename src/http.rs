@@ -2,6 +2,7 @@
 
 mod answer;
 mod explain;
+mod header;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 pub use self::answer::{Answer, Content};
 use self::answer::{OVER, answer};
 use self::explain::{Way, is_dead_end, no_answer, stage};
+pub use self::header::Header;
 use self::resolver::SystemResolver;
 use self::tls::TlsConnector;
 pub use self::trust::{Stores, parse_bundle};

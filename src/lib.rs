@@ -16,6 +16,7 @@ pub mod content;
 pub mod error;
 pub mod event;
 pub mod health;
+pub mod lenient;
 pub mod memory;
 pub mod notice;
 pub mod ossec;

@@ -118,7 +118,7 @@ fn poll(
                  tasks for Wazuh (TasksMax of its systemd unit, or ulimit -u)"
             )));
         }
-        Some(Halt::Time | Halt::Output | Halt::Terminated) | None => {}
+        Some(Halt::Time | Halt::Output | Halt::State | Halt::Terminated) | None => {}
     }
     let code = exit_code(&report);
     warn_of_clock(&clock);
@@ -286,6 +286,13 @@ fn exit_code(report: &Report) -> u8 {
 }
 
 fn warn_of_clock(clock: &Clock) {
+    if let Some(why) = clock.untold() {
+        log::warn!(
+            "Microsoft's answers do not tell the time (the header Date {why}): this machine's clock \
+             decides how far streams are collected; check that it is right (NTP), and whether a proxy \
+             changes headers"
+        );
+    }
     let offset = clock.offset();
     if clock.seen() && offset.abs() > CLOCK_TOLERANCE {
         let (behind, by) = if offset > 0 { ("behind", offset) } else { ("ahead", -offset) };
@@ -301,6 +308,7 @@ fn log_summary(report: &Report, bytes: u64, requests: u64, begun: Instant) {
     let why = match &report.halt {
         Some(Halt::Time) => "; stopped by run_timeout, the next run goes on",
         Some(Halt::Output) => "; stopped by max_output, the next run goes on",
+        Some(Halt::State) => "; stopped because the state is full, the next run goes on",
         Some(Halt::Terminated) => "; ended by SIGTERM, the next run goes on",
         Some(Halt::WriteFailed(_) | Halt::NoThread(_)) | None => "",
     };

@@ -6,6 +6,7 @@ mod backfill;
 mod delivered;
 mod handover;
 mod polls;
+mod room;
 mod stream;
 mod waiting;
 
@@ -17,9 +18,10 @@ pub use self::backfill::{Backfill, Junction};
 pub use self::delivered::{Delivered, fingerprint};
 pub use self::handover::{DeadQueue, Handover, Modulesd, Queue};
 pub use self::polls::hanging;
+pub use self::room::{MAX_STATE, Room, Share};
 pub use self::stream::{
-    CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, RETENTION, RunEnd, SUBSCRIPTION_PAUSE,
-    Stream, Tally, Window, edge_margin,
+    CLOCK_TOLERANCE, ClockReading, MOST_WAITING, Origin, Place, RETENTION, RunEnd,
+    SUBSCRIPTION_PAUSE, Stream, Tally, Window, edge_margin,
 };
 pub use self::waiting::Waiting;
 use crate::config::Config;

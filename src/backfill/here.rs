@@ -89,7 +89,7 @@ pub(super) fn write(home: &Home, config: Config, state: &State, past: &Past) -> 
         Some(Halt::NoThread(why)) => {
             return Err(Error::Run(format!("no thread can be started ({why}): see ulimit -u")));
         }
-        Some(Halt::Time | Halt::Output | Halt::Terminated) | None => {}
+        Some(Halt::Time | Halt::Output | Halt::State | Halt::Terminated) | None => {}
     }
     for notice in &report.notices {
         turn.notice(&notice.line()).map_err(|error| failed(&error))?;

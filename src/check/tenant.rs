@@ -259,13 +259,15 @@ impl<'a> TenantCheck<'a> {
     /// that is asked for.
     fn subscriptions(&mut self, access: &Access) -> Option<Vec<ContentType>> {
         let wanted = &self.context.config.subscriptions;
-        let mut on = match again(|| self.api.subscriptions(access, None)) {
-            Ok(on) => on,
+        let list = match again(|| self.api.subscriptions(access, None)) {
+            Ok(list) => list,
             Err(trouble) => {
                 self.failed("subscriptions", &trouble);
                 return None;
             }
         };
+        // Whether one that is unclear is on is what listing its content says.
+        let mut on = [list.enabled, list.unclear].concat();
         on.retain(|content_type| wanted.contains(content_type));
         let missing: Vec<_> = wanted.iter().copied().filter(|name| !on.contains(name)).collect();
         if !on.is_empty() {
@@ -396,6 +398,17 @@ impl<'a> TenantCheck<'a> {
     }
 
     fn clock(&mut self) {
+        if let Some(why) = self.clock.untold() {
+            self.findings.warning(
+                "clock",
+                format!(
+                    "the API's answers do not tell the time (the header Date {why}): this machine's \
+                     clock decides; check that it is right (timedatectl, NTP), and whether a proxy \
+                     changes headers"
+                ),
+            );
+            return;
+        }
         if !self.clock.seen() {
             self.findings.skipped("clock", "the API has not told the time");
             return;

@@ -185,25 +185,26 @@ impl Collector {
         let content = |id: &str| access.hidden().shown(id).into_owned();
         // By the API's clock or by this machine's, should one of them be late.
         let latest = now.max(local_now());
-        let mut shared = self.lock();
+        let mut guard = self.lock();
+        let shared = &mut *guard;
         if shared.halt == Some(Halt::Terminated) && matches!(fetched, Fetched::Trouble(_)) {
             // Broken off.
             fetched = Fetched::Stopped;
         }
-        if let Some(stream) = shared.stream_mut((t, s)) {
-            stream.came_back(&queued);
+        if let Some(stream) = shared.tenants.get_mut(t).and_then(|t| t.streams.get_mut(s)) {
+            stream.came_back(&mut queued, &mut shared.room);
         }
         let trouble = match fetched {
             Fetched::Whole => {
-                let Shared { tenants, room_for_notices, .. } = &mut *shared;
+                let Shared { tenants, room_for_notices, room, .. } = shared;
                 let Some(tenant) = tenants.get_mut(t) else {
                     return;
                 };
                 tenant.went_well();
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     stream.blobs += 1;
-                    stream.done_with(&queued, latest);
-                    stream.tell_unusable(queued.key, room_for_notices, now);
+                    stream.done_with(&mut queued, latest, room);
+                    stream.tell_unusable(queued.key, room_for_notices, room, now);
                 }
                 return;
             }
@@ -236,28 +237,31 @@ impl Collector {
                 return;
             }
         };
-        let gone = match trouble.reaction {
-            Reaction::Expired => true,
-            Reaction::Missing => queued.blob.missing,
-            _ => self.clock().seen() && now > queued.blob.expires,
-        };
+        // A wrong Date makes nothing expire.
+        let is_sure = self.run.reading().is_some_and(|clock| clock.is_confirmed());
+        let expired =
+            trouble.reaction == Reaction::Expired || (is_sure && queued.blob.is_expired(now));
+        let gone = expired || (trouble.reaction == Reaction::Missing && queued.blob.missing);
         // What can't be told yet keeps waiting.
-        let gone = gone && shared.room_for_notices > 0;
+        let gone = gone && shared.room_for_notices > 0 && shared.room.has_any();
         shared.room_for_notices -= usize::from(gone);
         let Some(tenant) = shared.tenants.get_mut(t) else {
             return;
         };
         match tenant.streams.get_mut(s).filter(|_| gone) {
             Some(stream) => {
-                let expired = if now > queued.blob.expires { "has expired" } else { "is gone" };
+                let expired = if expired { "has expired" } else { "is gone" };
                 let text = format!(
                     "content that became available at {} {expired}: {}",
                     queued.blob.created, trouble.text
                 );
                 let gap = stream.notice(Kind::Gap, text).code(trouble.code.clone());
                 let created = queued.blob.created;
-                stream.gap(gap.window(created, created).content(&content(&queued.blob.id)), now);
-                stream.done_with(&queued, latest);
+                let gap = gap.window(created, created).content(&content(&queued.blob.id));
+                // It may have to be told again.
+                shared.room.take(gap.line().len());
+                stream.gap(gap, now);
+                stream.done_with(&mut queued, latest, &mut shared.room);
             }
             None => tenant.fetch_failed(s, queued, trouble, &access, now),
         }

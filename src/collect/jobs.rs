@@ -11,10 +11,11 @@ use super::tenant::{RunContext, Step, TenantRun};
 use super::workers::Workers;
 use crate::api::Access;
 use crate::content::ContentType;
-use crate::state::Turns;
+use crate::state::{Room, Turns};
 
-/// No stream lists a further page when all of them together have so many blobs queued.
-const MOST_QUEUED_IN_ALL: usize = 10_000;
+/// No stream lists a further page when the blobs queued in all streams take this many bytes: some 15,000
+/// blobs with ordinary names.
+const MAX_QUEUED_IN_ALL: usize = 8 << 20;
 
 /// Where there is one connection only, a blob that failed in an earlier run gets it after so many
 /// others.
@@ -59,6 +60,9 @@ pub(super) struct Shared {
     pub(super) halt: Option<Halt>,
     /// So many more notices of blobs that are gone may wait for the end of the run.
     pub(super) room_for_notices: usize,
+    /// What is left in the state for blobs, and whether one was begun.
+    pub(super) room: Room,
+    pub(super) has_begun: bool,
 }
 
 pub(super) enum Job {
@@ -150,6 +154,8 @@ impl Shared {
             finished: false,
             halt: None,
             room_for_notices,
+            room: Room::ENDLESS,
+            has_begun: false,
         }
     }
 
@@ -199,11 +205,16 @@ impl Shared {
                 }
             }
             Job::Fetch(fetch) => {
-                if let Some(stream) = self.stream_mut(fetch.stream) {
-                    stream.came_back(&fetch.queued);
-                    stream.requeue(fetch.queued, true);
-                }
+                self.came_back(fetch.stream, fetch.queued);
             }
+        }
+    }
+
+    /// A blob was taken, but not begun.
+    fn came_back(&mut self, (t, s): StreamIndex, mut queued: Queued) {
+        if let Some(stream) = self.tenants.get_mut(t).and_then(|t| t.streams.get_mut(s)) {
+            stream.came_back(&mut queued, &mut self.room);
+            stream.requeue(queued, true);
         }
     }
 
@@ -226,7 +237,7 @@ impl Shared {
     /// SIGTERM outweighs the run's own limits.
     pub(super) fn halt(&mut self, why: Halt) {
         let weight = |why: &Halt| match why {
-            Halt::Time | Halt::Output => 0,
+            Halt::Time | Halt::Output | Halt::State => 0,
             Halt::Terminated => 1,
             Halt::WriteFailed(_) | Halt::NoThread(_) => 2,
         };
@@ -272,10 +283,10 @@ impl Shared {
 
     /// The next request of the tenant whose turn it is.
     fn take_step(&mut self, run: &RunContext, now: Instant) -> Option<Job> {
-        let queued = |tenant: &TenantRun| tenant.live().map(StreamRun::queued).sum::<usize>();
+        let queued = |tenant: &TenantRun| tenant.live().map(StreamRun::queued_bytes).sum::<usize>();
         let can_fetch = |t: &&TenantRun| t.access.is_some() && t.is_due(now);
         let queued: usize = self.tenants.iter().filter(can_fetch).map(queued).sum();
-        let may_list = queued < MOST_QUEUED_IN_ALL;
+        let may_list = queued < MAX_QUEUED_IN_ALL;
         if let Some(job) = self.take_step_of(false, run, may_list, now) {
             return Some(job);
         }
@@ -349,7 +360,7 @@ impl Shared {
             return Some(Job::Fetch(fetch));
         }
         let streams = self.tenants.iter().flat_map(|tenant| &tenant.streams);
-        if streams.map(StreamRun::queued).sum::<usize>() >= MOST_QUEUED_IN_ALL {
+        if streams.map(StreamRun::queued_bytes).sum::<usize>() >= MAX_QUEUED_IN_ALL {
             return None;
         }
         let count = self.tenants.len();
@@ -427,7 +438,9 @@ impl Shared {
         let tenant = self.tenants.get_mut(t)?;
         let access = tenant.access.clone()?;
         let stream = tenant.streams.get_mut(s)?;
-        let queued = stream.next_blob(retry, now)?;
+        let mut queued = stream.next_blob(retry, now)?;
+        self.room.begin(&mut queued.share);
+        self.has_begun = true;
         tenant.fetching += 1;
         let lane = lane as usize;
         self.fetch_turn.get_mut(lane).into_iter().for_each(|next| *next = turn + 1);
@@ -483,7 +496,7 @@ mod tests {
     use super::super::tenant::with_streams;
     use super::*;
     use crate::clock::Clock;
-    use crate::content::Blob;
+    use crate::content::{Blob, Subscriptions};
     use crate::state::{Backfill, Stream, Tenant, Waiting};
     use crate::timestamp::{DAY, Timestamp};
 
@@ -591,7 +604,8 @@ mod tests {
                 state.backfills.push(backfill);
             }
             run.take_state(state, &names, now);
-            run.take_subscriptions(&names, now);
+            let list = Subscriptions { enabled: names.to_vec(), unclear: Vec::new() };
+            run.take_subscriptions(&list, now);
             run
         };
         let mut shared = Shared::new(vec![tenant(), tenant()], &Turns::default(), 8, 10);

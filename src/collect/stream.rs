@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::{Counts, Reached};
+use super::pages::Pages;
 use super::tenant::RunContext;
 use super::unusable::Unusable;
 use crate::api::{Page, Started};
 use crate::config;
-use crate::content::ContentType;
+use crate::content::{Blob, ContentType};
 use crate::health::{Failure, Outcome};
 use crate::notice::{Kind, Notice};
 use crate::state::{
-    Backfill, ClockReading, MOST_NOTICES, MOST_WAITING, RunEnd, Stream, Tally, Waiting, Window,
-    edge_margin, fingerprint,
+    Backfill, ClockReading, MOST_WAITING, Place, Room, RunEnd, Share, Stream, Tally, Waiting,
+    Window, edge_margin, fingerprint,
 };
-use crate::timestamp::{MINUTE, Timestamp, age};
+use crate::timestamp::{DAY, MINUTE, Timestamp, age};
 use crate::words::{excerpt, of};
 
 /// A stream with so many blobs queued lists no further page.
@@ -32,9 +33,6 @@ const MOST_FAILING: usize = 200;
 /// So often a window is listed anew in one run because its next page was not taken.
 const MOST_RELISTS: u32 = 3;
 
-/// So many empty pages in a row are followed.
-const MOST_EMPTY_PAGES: u32 = 100;
-
 /// So often a window is moved further inside the 7 days in one run.
 const MOST_CLAMPS: u32 = 5;
 
@@ -46,6 +44,9 @@ pub(super) struct StreamRun {
     pub(super) state: Stream,
     pub(super) walk: Walk,
     clock_corrected: bool,
+    /// Seconds between this machine's clock and the time that the API has told in this run, where the stream
+    /// begins by that and it may be wrong; else 0.
+    doubt: i64,
     /// What the window at hand is for, where it goes by what the last run knew of the time; and
     /// whether one has.
     guessed: Option<Timestamp>,
@@ -56,13 +57,19 @@ pub(super) struct StreamRun {
     pub(super) tries: Tries,
     clamps: u32,
     relists: u32,
-    /// Links followed in the window at hand.
-    links: HashSet<u64>,
-    empty_pages: u32,
+    /// What the listing at hand has brought.
+    pages: Pages,
+    /// The blobs that the last window named.
+    last_listed: HashSet<u64>,
+    /// Blobs whose time of creation lies outside of the windows that list them: where they were last
+    /// listed, by their fingerprints.
+    misplaced: HashMap<u64, Relisted>,
     /// Blobs that this run or the last one listed.
     fresh: VecDeque<Queued>,
     /// Blobs that failed in earlier runs and are due again.
     retries: VecDeque<Queued>,
+    /// What these two take in memory, nearly.
+    queued_bytes: usize,
     /// Blobs of which this run has had enough.
     parked: Vec<Waiting>,
     /// Blobs that failed in a row since the waiting list is full.
@@ -101,6 +108,13 @@ pub(super) struct Past {
     pub(super) backfill: Backfill,
     /// Its end; none as long as it has to wait until its live stream has begun.
     until: Option<Timestamp>,
+}
+
+/// The window that a blob was last listed in: since when its content is listed, and when it was.
+#[derive(Clone, Copy, Debug)]
+struct Relisted {
+    from: Timestamp,
+    at: Timestamp,
 }
 
 /// How far a stream's listing is.
@@ -150,6 +164,8 @@ pub(super) struct Queued {
     pub(super) blob: Waiting,
     /// The fingerprint of its content id.
     pub(super) key: u64,
+    /// What it takes of the room in the state.
+    pub(super) share: Share,
     pub(super) tries: Tries,
     /// It failed in an earlier run, so it gets one try in this one.
     pub(super) is_retry: bool,
@@ -158,9 +174,11 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    fn new(blob: Waiting) -> Self {
+    /// `is_kept`: as for [`Share::of`].
+    fn new(blob: Waiting, is_kept: bool) -> Self {
         let (key, is_retry) = (fingerprint(&blob.id), blob.failed_runs > 0);
-        Self { blob, key, tries: Tries::default(), is_retry, reached: Reached::default() }
+        let share = Share::of(&blob, is_kept);
+        Self { blob, key, share, tries: Tries::default(), is_retry, reached: Reached::default() }
     }
 }
 
@@ -173,10 +191,18 @@ impl StreamRun {
     ) -> Self {
         let waiting = std::mem::take(&mut state.waiting);
         let (due, parked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|b| b.is_due(now));
+        let queued = |blob: Waiting| {
+            let is_kept = state.must_keep(&blob);
+            Queued::new(blob, is_kept)
+        };
         let mut known: HashSet<_> = parked.iter().map(|blob| fingerprint(&blob.id)).collect();
         let (mut retries, mut fresh): (VecDeque<_>, VecDeque<_>) =
-            due.into_iter().map(Queued::new).partition(|queued| queued.is_retry);
-        known.extend(fresh.iter().chain(&retries).map(|queued| queued.key));
+            due.into_iter().map(queued).partition(|queued| queued.is_retry);
+        let mut queued_bytes = 0;
+        for queued in fresh.iter().chain(&retries) {
+            known.insert(queued.key);
+            queued_bytes += queued.share.size();
+        }
         // What was begun goes on; but what had the last run's time doesn't get this one's as well
         // before the others had their turn.
         fresh.make_contiguous().sort_by_key(|Queued { blob, .. }| match blob.had_its_turn {
@@ -194,16 +220,19 @@ impl StreamRun {
             state,
             walk: Walk::New,
             clock_corrected: false,
+            doubt: 0,
             guessed: None,
             has_guessed: false,
             in_flight: false,
             tries: Tries::default(),
             clamps: 0,
             relists: 0,
-            links: HashSet::new(),
-            empty_pages: 0,
+            pages: Pages::default(),
+            last_listed: HashSet::new(),
+            misplaced: HashMap::new(),
             fresh,
             retries,
+            queued_bytes,
             parked,
             failed_in_a_row: 0,
             fetching: HashMap::new(),
@@ -235,10 +264,10 @@ impl StreamRun {
         run
     }
 
-    /// A live stream has begun in this run, and its time is known by now: where it did.
+    /// A live stream has begun in this run, and its time is known by now, to a day at least: where it did.
     pub(super) fn start(&self) -> Option<Timestamp> {
         let begun = self.is_live() && self.clock_corrected && self.state.origin.is_some();
-        begun.then_some(self.state.horizon)
+        (begun && self.doubt <= DAY).then_some(self.state.horizon)
     }
 
     /// Whether it is a backfill that waits until its live stream has begun.
@@ -310,6 +339,11 @@ impl StreamRun {
         self.fresh.len() + self.retries.len()
     }
 
+    /// What they take in memory, nearly.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     pub(super) fn is_listing(&self) -> bool {
         matches!(self.walk, Walk::New | Walk::From(_) | Walk::In(..))
     }
@@ -367,7 +401,9 @@ impl StreamRun {
                 self.walk = Walk::Done;
                 return None;
             }
-            self.links.clear();
+            self.pages = Pages::default();
+            let doubtful = clock.filter(|clock| self.begins_in_doubt(clock));
+            self.doubt = doubtful.map_or(0, |clock| clock.offset.saturating_abs());
             self.guessed = Some(from).filter(|_| clock.is_none() && !self.has_guessed);
             self.has_guessed |= self.guessed.is_some();
             let mut window = self.state.window(from, now, edge_margin(self.clamps));
@@ -375,6 +411,14 @@ impl StreamRun {
                 // At the edge of the 7 days, nothing of it may be left.
                 window.end = window.end.min(until.max(window.from.plus(1)));
                 window.lost = window.lost.map(|(from, to)| (from, to.min(until)));
+            }
+            if self.doubt > 0 && window.lost.is_some() {
+                self.fail(Failure::of(
+                    "what it is to begin with has left the 7 days that the API keeps, or the API's \
+                     clock is wrong, for this machine's says another time: nothing is skipped before \
+                     that is clear. Check this machine's clock (NTP)",
+                ));
+                return None;
             }
             self.walk = Walk::In(window, None);
         }
@@ -384,6 +428,11 @@ impl StreamRun {
         self.in_flight = true;
         self.served = true;
         Some((*window, link.clone()))
+    }
+
+    /// Whether it is a live stream that begins by a time that may be wrong.
+    fn begins_in_doubt(&self, clock: &ClockReading) -> bool {
+        self.is_live() && self.state.begins_in_doubt(Some(clock))
     }
 
     /// Brings the stream in line with the API's clock, once; true when its position is set back.
@@ -415,6 +464,7 @@ impl StreamRun {
     pub(super) fn next_blob(&mut self, retry: bool, now: Instant) -> Option<Queued> {
         let at = self.due_at(retry, now)?;
         let queued = if retry { self.retries.remove(at) } else { self.fresh.remove(at) }?;
+        self.queued_bytes -= queued.share.size();
         self.fetching.insert(queued.key, queued.blob.clone());
         self.served = true;
         Some(queued)
@@ -455,32 +505,45 @@ impl StreamRun {
     }
 
     /// Reports the elements of a blob that can't be events, by one notice: the blob, or the run, has come to
-    /// its end. Where there is no `room` for it the blob is counted.
-    pub(super) fn tell_unusable(&mut self, key: u64, room: &mut usize, now: Timestamp) {
+    /// its end. Where as many `notices` wait as may, or the state has no `room`, the blob is counted.
+    pub(super) fn tell_unusable(
+        &mut self,
+        key: u64,
+        notices: &mut usize,
+        room: &mut Room,
+        now: Timestamp,
+    ) {
         let Some((content, unusable)) = self.unusable.remove(&key) else {
             return;
         };
-        let Some(left) = room.checked_sub(1) else {
+        let Some(left) = notices.checked_sub(1).filter(|_| room.has_any()) else {
             let (blobs, elements) = self.untold;
             self.untold = (blobs + 1, elements + unusable.count());
             return;
         };
-        *room = left;
+        *notices = left;
         let text = unusable.text(&excerpt(&content));
-        self.gap(self.notice(Kind::Gap, text).content(&content), now);
+        let gap = self.notice(Kind::Gap, text).content(&content);
+        room.take(gap.line().len());
+        self.gap(gap, now);
     }
 
     /// The same of all that is left, at the end of the run. Blobs without a notice of their own have one
     /// together.
-    pub(super) fn tell_all_unusable(&mut self, room: &mut usize, now: Timestamp) {
+    pub(super) fn tell_all_unusable(
+        &mut self,
+        notices: &mut usize,
+        room: &mut Room,
+        now: Timestamp,
+    ) {
         let keys: Vec<_> = self.unusable.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.tell_unusable(key, room, now));
+        keys.into_iter().for_each(|key| self.tell_unusable(key, notices, room, now));
         let (blobs, elements) = std::mem::take(&mut self.untold);
         if blobs > 0 {
             let text = format!(
                 "{} of {} can't be events: they are not valid JSON, not JSON objects, or larger than \
-                 the limit. They are reported together because {MOST_NOTICES} notices wait already; \
-                 the records around them are delivered",
+                 the limit. They are reported together because as many notices wait as the state may \
+                 hold; the records around them are delivered",
                 of(elements, "record"),
                 of(blobs, "further content blob")
             );
@@ -503,9 +566,13 @@ impl StreamRun {
         }
     }
 
-    /// A blob is no longer being fetched: whoever did it knows more of it now.
-    pub(super) fn came_back(&mut self, queued: &Queued) {
+    /// A blob is no longer being fetched: whoever did it knows more of it now. What it took of the `room`
+    /// it keeps as far as it must be remembered.
+    pub(super) fn came_back(&mut self, queued: &mut Queued, room: &mut Room) {
         self.fetching.remove(&queued.key);
+        if queued.blob.written == 0 && !self.handed_over.contains_key(&queued.key) {
+            room.give_back(&mut queued.share);
+        }
     }
 
     fn due_at(&self, retry: bool, now: Instant) -> Option<usize> {
@@ -526,7 +593,7 @@ impl StreamRun {
     /// Takes in a page of a window: queues what is new on it.
     ///
     /// # Errors
-    /// The listing would never end: its pages lead in a circle, or are all empty.
+    /// The listing would never end.
     pub(super) fn take_page(
         &mut self,
         page: Page,
@@ -540,33 +607,17 @@ impl StreamRun {
             return Ok(());
         }
         self.tell_what_is_missing(&window, now);
-        let at_edge = window.start == window.from;
-        self.empty_pages = if page.blobs.is_empty() { self.empty_pages + 1 } else { 0 };
+        let mut keys = Vec::with_capacity(page.blobs.len());
         for blob in page.blobs {
-            // What is older was listed before, and may be partial in this listing.
-            let old = !at_edge && blob.created.is_some_and(|created| created < window.from);
-            // One whose time can't be read is remembered as long as this window is listed.
-            let created = blob.created;
-            let mut waiting = Waiting::new(blob, window.end);
-            waiting.listed_from = created.is_none().then_some(window.from);
-            let queued = Queued::new(waiting);
-            let is_known = self.state.delivered.contains(queued.key);
-            let pass = old || is_known || self.leaves(queued.key, created);
-            if !pass && self.known.insert(queued.key) {
-                self.fresh.push_back(queued);
-            }
+            keys.push(self.take_listed(blob, &window, now));
         }
         self.tries = Tries::default();
         self.trouble = None;
+        self.pages.take(keys.into_iter(), page.next.as_deref().map(fingerprint))?;
         self.walk = match page.next {
-            Some(_) if self.empty_pages > MOST_EMPTY_PAGES => {
-                return Err("its listing has no end: one empty page follows another".to_owned());
-            }
-            Some(link) if !self.links.insert(fingerprint(&link)) => {
-                return Err("its pages lead back to each other".to_owned());
-            }
             Some(link) => Walk::In(window, Some(link)),
             None => {
+                self.last_listed = std::mem::take(&mut self.pages).into_listed();
                 self.relists = 0;
                 self.listed_to = Some(window.end.min(now));
                 let more = match self.until() {
@@ -578,6 +629,52 @@ impl StreamRun {
             }
         };
         Ok(())
+    }
+
+    /// Takes in a blob that a window's listing names; gives its fingerprint.
+    fn take_listed(&mut self, blob: Blob, window: &Window, now: Timestamp) -> u64 {
+        let place = window.place(blob.created);
+        let created = blob.created.filter(|_| place == Place::Inside);
+        // No later than it was listed, for what comes later would be remembered for ever.
+        let at_end = window.end.min(now).max(window.from);
+        let mut waiting = Waiting::new(Blob { created, ..blob }, at_end);
+        waiting.first_listed = Some(now);
+        if place == Place::Outside {
+            waiting.listed_from = Some(window.from);
+        }
+        let queued = Queued::new(waiting, false);
+        let key = queued.key;
+        if place == Place::Outside {
+            let last =
+                self.misplaced.entry(key).or_insert(Relisted { from: window.from, at: at_end });
+            if at_end >= last.at {
+                *last = Relisted { from: window.from, at: at_end };
+            }
+        }
+        let pass = place == Place::Margin
+            || self.state.delivered.contains(key)
+            || self.leaves(key, created);
+        if !pass && self.known.insert(key) {
+            self.requeue(queued, false);
+        }
+        key
+    }
+
+    /// Blobs whose time of creation says nothing count as created where they were last listed: so they
+    /// are remembered as long as they are listed, and delivered once.
+    fn remember_misplaced(&mut self, left: &mut [Waiting]) {
+        for (key, last) in &self.misplaced {
+            self.state.delivered.refresh(*key, last.at);
+        }
+        if self.misplaced.is_empty() {
+            return;
+        }
+        for blob in left {
+            if let Some(last) = self.misplaced.get(&fingerprint(&blob.id)) {
+                blob.created = blob.created.max(last.at);
+                blob.listed_from = Some(last.from);
+            }
+        }
     }
 
     /// Tells what an answer for `window` shows to be missing: what has left the 7 days, and what
@@ -625,7 +722,7 @@ impl StreamRun {
     pub(super) fn relist(&mut self) -> bool {
         if let Walk::In(window, _) = self.walk {
             self.walk = Walk::In(window, None);
-            self.links.clear();
+            self.pages = Pages::default();
         }
         self.relists += 1;
         self.relists <= MOST_RELISTS
@@ -650,6 +747,7 @@ impl StreamRun {
 
     /// Puts a blob back whose turn will come again, behind or before the others.
     pub(super) fn requeue(&mut self, queued: Queued, first: bool) {
+        self.queued_bytes += queued.share.size();
         let queue = if queued.is_retry { &mut self.retries } else { &mut self.fresh };
         if first { queue.push_front(queued) } else { queue.push_back(queued) }
     }
@@ -665,13 +763,22 @@ impl StreamRun {
 
     /// A blob is delivered, or lost for good: it is not to be fetched again.
     /// `latest`: what comes after it can't be a time of creation, and would be remembered for ever.
-    pub(super) fn done_with(&mut self, queued: &Queued, latest: Timestamp) {
+    pub(super) fn done_with(&mut self, queued: &mut Queued, latest: Timestamp, room: &mut Room) {
         self.failed_in_a_row = 0;
-        self.state.delivered.insert(queued.key, queued.blob.created.min(latest));
+        room.end(&mut queued.share, self.handed_over.contains_key(&queued.key));
+        // It must be known when the next window is listed, however long ago it was created.
+        let created = queued.blob.created.min(latest).max(self.state.horizon);
+        self.state.delivered.insert(queued.key, created);
     }
 
-    /// Brings the stream's state to its end of the run, and says how that was for it.
-    pub(super) fn finish(&mut self, clock: Option<ClockReading>, run: &RunContext) -> Outcome {
+    /// Brings the stream's state to its end of the run, and says how that was for it, and how much it took
+    /// of its `room` in the state.
+    pub(super) fn finish(
+        &mut self,
+        clock: Option<ClockReading>,
+        run: &RunContext,
+        room: usize,
+    ) -> (Outcome, usize) {
         let lookback = run.lookback;
         if self.correct_clock(clock, lookback) {
             // This run has listed from where it stood before.
@@ -695,11 +802,13 @@ impl StreamRun {
             blob.fail(now);
             left.push(blob);
         }
+        self.remember_misplaced(&mut left);
         let handed_over = self.handed_over.drain().map(|(_, blob)| blob).collect();
         let cut = matches!(self.walk, Walk::In(_, Some(_)));
-        let sure_now = clock.and_then(|clock| clock.sure_now());
-        let listed_to = self.listed_to;
-        self.state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, lookback);
+        let (listed_to, is_past) = (self.listed_to, !self.is_live());
+        let last_listed = std::mem::take(&mut self.last_listed);
+        let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
+        let taken = self.state.finish(end, lookback);
         self.state.wrote(Tally { events: self.counts.events, blobs: self.blobs });
         let mut failed = self.failed.take();
         if failed.is_none() && self.is_listing() {
@@ -712,11 +821,12 @@ impl StreamRun {
             let unknown = || format!("content blobs that could not be fetched yet: {failing}");
             failed = Some(Failure::of(self.state.blob_error.clone().unwrap_or_else(unknown)));
         }
-        match failed {
+        let outcome = match failed {
             Some(failure) => Outcome::Failed(failure),
             None if self.walk == Walk::Done => Outcome::Succeeded,
             None => Outcome::Open,
-        }
+        };
+        (outcome, taken)
     }
 }
 
@@ -725,8 +835,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::collect::tenant::configured;
-    use crate::content::Blob;
-    use crate::timestamp::{DAY, HOUR};
+    use crate::timestamp::HOUR;
 
     const NOW: i64 = 1_800_000_000;
 
@@ -740,10 +849,13 @@ mod tests {
 
     fn stream(position: Timestamp) -> StreamRun {
         let mut state = Stream::first(true, None, position);
-        let (left, handed_over, cut) = (vec![], vec![], false);
+        let (left, handed_over, cut, is_past) = (vec![], vec![], false, false);
         let listed_to = Some(position);
-        let sure_now = Some(position);
-        state.finish(RunEnd { listed_to, left, handed_over, cut, sure_now }, HOUR);
+        let clock = Some(ClockReading { now: position, offset: 0, change: 0 });
+        let room = usize::MAX;
+        let last_listed = HashSet::new();
+        let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
+        state.finish(end, HOUR);
         run(state)
     }
 
@@ -756,7 +868,7 @@ mod tests {
     }
 
     fn finish(run: &mut StreamRun) -> Outcome {
-        run.finish(clock(), &context())
+        run.finish(clock(), &context(), usize::MAX).0
     }
 
     fn blob(id: &str, created: Timestamp) -> Blob {
@@ -880,9 +992,9 @@ mod tests {
         list(&mut run, page(&ids, Some("more"))).unwrap();
         let now = Instant::now();
         let mut tried = 0;
-        while let Some(queued) = run.next_blob(false, now) {
+        while let Some(mut queued) = run.next_blob(false, now) {
             tried += 1;
-            run.came_back(&queued);
+            run.came_back(&mut queued, &mut Room::ENDLESS.clone());
             run.park(queued.blob, at(0), Failure::of("refused"));
         }
         assert_eq!(tried, MOST_WAITING + MOST_FAILING);

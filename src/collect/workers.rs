@@ -87,7 +87,7 @@ impl Collector {
             }
             let at_once = match shared.halt {
                 Some(Halt::Terminated | Halt::WriteFailed(_) | Halt::NoThread(_)) => true,
-                Some(Halt::Time | Halt::Output) | None => false,
+                Some(Halt::Time | Halt::Output | Halt::State) | None => false,
             };
             let over = shared.is_over();
             if at_once || (over && shared.busy == 0) {
@@ -206,9 +206,15 @@ impl Collector {
         }
         // A full run goes on listing, so that a backlog of one stream hides no other's blobs.
         let full = self.output.written() >= self.limits.output;
-        let job = shared.take_job(&self.run, !full, now);
-        if job.is_none() && full && shared.stepping == 0 && shared.has_queued() {
-            self.halt(shared, Halt::Output);
+        let has_room = shared.room.has_any();
+        let job = shared.take_job(&self.run, !full && has_room, now);
+        if job.is_none() && shared.stepping == 0 && shared.has_queued() {
+            if full {
+                self.halt(shared, Halt::Output);
+            } else if !has_room && shared.busy == 0 {
+                // Blobs in flight may give some of it back.
+                self.halt(shared, Halt::State);
+            }
         }
         job
     }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ureq::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use ureq::http::{Response, Version};
+use ureq::http::{Response, Uri, Version};
 use ureq::{Body, BodyReader, Timeout};
 use zeroize::Zeroizing;
 
 use super::explain::exceeded;
+use super::header::Header;
 use super::{Again, NoAnswer};
 use crate::bounded::{read_at_most, read_secretly, read_shared};
 use crate::memory::Share;
@@ -26,11 +27,11 @@ pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// The header `Date`.
-    pub date: Option<Timestamp>,
-    /// The header `NextPageUri`.
-    pub next_page: Option<String>,
+    pub date: Header<Timestamp>,
+    /// The header `NextPageUri`: an absolute address.
+    pub next_page: Header<String>,
     /// The header `Retry-After`, in seconds.
-    pub retry_after: Option<u64>,
+    pub retry_after: Header<u64>,
     body: Body,
     has_known_end: bool,
     host: String,
@@ -129,21 +130,17 @@ pub(super) fn answer(
     limit: Duration,
     shut: Arc<AtomicBool>,
 ) -> Answer {
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let date = header("Date").and_then(Timestamp::parse_http_date);
-    let next_page = header("NextPageUri").map(str::trim).filter(|link| !link.is_empty());
-    let retry_after = header("Retry-After").and_then(|text| {
-        let text = text.trim();
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse().unwrap_or(u64::MAX)).or_else(|| {
-            let until = Timestamp::parse_http_date(text)?;
-            u64::try_from(until.since(date?)).ok()
-        })
-    });
+    let headers = response.headers();
+    let no_date = "is not a date that HTTP knows";
+    let date =
+        Header::read(headers, "Date", |text| Timestamp::parse_http_date(text).ok_or(no_date));
+    let next_page = Header::read(headers, "NextPageUri", absolute);
+    let now = date.clone().usable();
+    let retry_after = Header::read(headers, "Retry-After", |text| seconds(text, now));
     Answer {
         status: response.status().as_u16(),
         date,
-        next_page: next_page.map(str::to_owned),
+        next_page,
         retry_after,
         has_known_end: has_known_end(&response),
         body: response.into_body(),
@@ -151,6 +148,24 @@ pub(super) fn answer(
         limit,
         shut,
     }
+}
+
+/// An absolute address.
+fn absolute(text: &str) -> Result<String, &'static str> {
+    let uri: Option<Uri> = text.parse().ok();
+    let is_absolute = uri.is_some_and(|uri| uri.scheme().is_some() && uri.authority().is_some());
+    is_absolute.then(|| text.to_owned()).ok_or("is not an absolute address")
+}
+
+/// What `Retry-After` asks for: a number of seconds, or a point in time, which is judged by the answer's
+/// own clock.
+fn seconds(text: &str, now: Option<Timestamp>) -> Result<u64, &'static str> {
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(text.parse().unwrap_or(u64::MAX));
+    }
+    let until = Timestamp::parse_http_date(text).ok_or("is neither seconds nor a date")?;
+    let now = now.ok_or("is a date, but the answer has no usable Date of its own")?;
+    Ok(u64::try_from(until.since(now)).unwrap_or_default())
 }
 
 /// Whether the end of an answer is told apart from a connection that breaks off.
@@ -167,4 +182,38 @@ fn has_known_end(response: &Response<Body>) -> bool {
     headers.contains_key(CONTENT_LENGTH)
         || headers.contains_key(TRANSFER_ENCODING)
         || (response.version() >= Version::HTTP_11 && !closes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_absolute_or_unusable() {
+        for good in ["https://manage.office.com/api?x=1", "http://127.0.0.1:1/"] {
+            assert_eq!(absolute(good), Ok(good.to_owned()));
+        }
+        for bad in ["/api/v1.0/x", "next", "//host/x", "https://", "https://a b", "mailto:x"] {
+            assert!(absolute(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_or_unusable() {
+        let now = Timestamp::parse_http_date("Sat, 23 May 2015 17:35:00 GMT");
+        let table = [
+            ("0", now, Ok(0)),
+            ("120", None, Ok(120)),
+            ("99999999999999999999", None, Ok(u64::MAX)),
+            ("Sat, 23 May 2015 17:37:00 GMT", now, Ok(120)),
+            ("Sat, 23 May 2015 17:30:00 GMT", now, Ok(0)),
+        ];
+        for (text, now, expected) in table {
+            assert_eq!(seconds(text, now), expected, "{text}");
+        }
+        for bad in ["-5", "1.5", "soon", "5s", "5, 5"] {
+            assert!(seconds(bad, now).is_err(), "{bad}");
+        }
+        assert!(seconds("Sat, 23 May 2015 17:37:00 GMT", None).is_err());
+    }
 }

@@ -37,6 +37,11 @@ impl Delivered {
         self.0.insert(fingerprint, created);
     }
 
+    /// A delivered blob is listed at a later time again: it counts as created then.
+    pub fn refresh(&mut self, fingerprint: u64, at: Timestamp) {
+        self.0.entry(fingerprint).and_modify(|created| *created = at.max(*created));
+    }
+
     /// A blob is not delivered after all.
     pub fn remove(&mut self, fingerprint: u64) {
         self.0.remove(&fingerprint);

@@ -84,8 +84,8 @@ pub struct Stream {
     /// Since when the API has said that it has no subscription for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsubscribed_since: Option<Timestamp>,
-    /// Since when the API has said, against this machine's clock, that it is earlier than all that is
-    /// known of the stream, and in how many runs.
+    /// Since when the API has said, against this machine's clock, what time it is, and in how many runs:
+    /// before the stream has begun; then as long as that is earlier than all that is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<(Timestamp, u32)>,
     /// Blobs of which runs under a modulesd have written something that nothing has proven to be
@@ -140,15 +140,23 @@ pub struct LastGap {
 pub struct RunEnd {
     /// How far it has listed without a hole, if it has listed a window to its end.
     pub listed_to: Option<Timestamp>,
+    /// Fingerprints of the blobs that the last window listed: the next one may list them again, whenever
+    /// they were created.
+    pub last_listed: HashSet<u64>,
     /// The blobs that are left undelivered.
     pub left: Vec<Waiting>,
     /// The blobs of which it has handed something over to a modulesd, as they were before.
     pub handed_over: Vec<Waiting>,
     /// Whether it had to stop between two pages of a window.
     pub cut: bool,
-    /// The API's time, where this machine's clock says nearly the same; else one of them is wrong,
-    /// and should it be the API's, listing must be able to go back without repeating.
-    pub sure_now: Option<Timestamp>,
+    /// What is known of the time, if the API has told it. Where this machine's clock doesn't say nearly the
+    /// same one of them is wrong, and should it be the API's, listing must be able to go back without
+    /// repeating.
+    pub clock: Option<ClockReading>,
+    /// Whether the stream is that of a past window, whose beginning no clock decides.
+    pub is_past: bool,
+    /// Bytes of the state that it may fill with blobs that listing finds again.
+    pub room: usize,
 }
 
 /// What is known of the time.
@@ -170,7 +178,8 @@ impl ClockReading {
     }
 
     /// Whether that is so, or the API said the same in the last run.
-    fn is_confirmed(&self) -> bool {
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
         self.sure_now().is_some() || self.change.saturating_abs() <= MINUTE
     }
 }
@@ -180,12 +189,35 @@ impl ClockReading {
 pub struct Window {
     /// The request's `startTime`.
     pub start: Timestamp,
-    /// What is older has been dealt with: such blobs are passed over.
+    /// What the window is for begins here; before it lies a margin, unless that would leave the 7 days.
     pub from: Timestamp,
     /// The request's `endTime`.
     pub end: Timestamp,
     /// What should have been listed, but is older than the API's 7 days: from and to.
     pub lost: Option<(Timestamp, Timestamp)>,
+}
+
+/// Where a blob's time of creation lies, seen from the window that lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In what the window is for.
+    Inside,
+    /// In the margin before that: such a blob was listed before, and may be partial in this listing.
+    Margin,
+    /// Not in the window at all, or it can't be read: it says nothing of the blob.
+    Outside,
+}
+
+impl Window {
+    /// Where a blob of its listing lies that was created then.
+    #[must_use]
+    pub fn place(&self, created: Option<Timestamp>) -> Place {
+        match created {
+            Some(at) if (self.from..self.end).contains(&at) => Place::Inside,
+            Some(at) if (self.start..self.from.min(self.end)).contains(&at) => Place::Margin,
+            _ => Place::Outside,
+        }
+    }
 }
 
 impl Stream {
@@ -246,6 +278,7 @@ impl Stream {
     pub fn correct_clock(&mut self, clock: &ClockReading, lookback: i64) -> Option<i64> {
         let now = clock.now;
         if let Some(origin) = self.origin {
+            let is_sure = clock.sure_now().is_some();
             match origin {
                 // By what this run, or an earlier one that never heard of the API's time, took for
                 // now. In the latter case only back: to start too early costs a few old events, too
@@ -254,13 +287,22 @@ impl Stream {
                     let change = if self.is_new { clock.change } else { clock.change.min(0) };
                     let inside = self.position.min(now.plus(HOUR - RETENTION));
                     self.position = self.position.plus(change).max(inside);
-                    self.origin = Some(Origin::Given);
+                    if is_sure {
+                        self.origin = Some(Origin::Given);
+                    }
                 }
                 Origin::Oldest => self.position = now.plus(-RETENTION),
                 Origin::Given => {}
             }
-            self.position = self.position.min(now);
+            // A wrong time must not spoil a beginning that is known.
+            if is_sure || origin == Origin::Now {
+                self.position = self.position.min(now);
+            }
             self.horizon = self.position;
+            if origin == Origin::Oldest && clock.offset > 0 {
+                // Should it be the API's time that is wrong, all since the other one's oldest is missing.
+                self.horizon = self.position.plus(clock.offset.saturating_neg());
+            }
             return None;
         }
         let back = self.position.since(now).max(clock.change.saturating_neg());
@@ -283,9 +325,24 @@ impl Stream {
             self.horizon = since.min(now).plus(-lookback);
         }
         self.ahead = None;
-        // Not out of the 7 days, though, which would be a gap.
-        self.position = self.position.min(self.horizon.max(now.plus(HOUR - RETENTION)));
+        if self.horizon < now.plus(HOUR - RETENTION) {
+            // As far back as the API goes, wherever that is when it is listed: no gap.
+            self.origin = Some(Origin::Oldest);
+            self.position = self.position.min(now.plus(-RETENTION));
+        } else {
+            self.position = self.position.min(self.horizon);
+        }
         Some(back)
+    }
+
+    /// Whether the API's time, by which a stream begins, may be wrong: this machine's clock says another,
+    /// and not for many runs yet. Then a listing doesn't end its beginning: the next run lists the same
+    /// again, by the time that it is told.
+    #[must_use]
+    pub fn begins_in_doubt(&self, clock: Option<&ClockReading>) -> bool {
+        let is_sure = clock.is_some_and(|clock| clock.sure_now().is_some());
+        let runs = self.ahead.map_or(0, |(_, runs)| runs);
+        self.origin.is_some() && !is_sure && runs < MOST_AHEAD
     }
 
     /// Where a run's listing begins: late blobs are looked for as far as delivered ones are known.
@@ -328,21 +385,35 @@ impl Stream {
         self.position = self.position.max(to);
     }
 
-    /// Takes in what a run did.
-    pub fn finish(&mut self, run: RunEnd, lookback: i64) {
+    /// Takes in what a run did; gives how much of its room it took.
+    pub fn finish(&mut self, run: RunEnd, lookback: i64) -> usize {
         let mut left = run.left;
-        if let Some(end) = run.listed_to {
+        let sure_now = run.clock.and_then(|clock| clock.sure_now());
+        if !run.is_past && self.begins_in_doubt(run.clock.as_ref()) {
+            if run.clock.is_some() || run.listed_to.is_some() {
+                let (since, runs) = self.ahead.unwrap_or((self.position, 0));
+                self.ahead = Some((since, runs + 1));
+            }
+        } else if let Some(end) = run.listed_to {
             self.position = self.position.max(end);
-            self.origin = None;
+            if self.origin.take().is_some() {
+                self.ahead = None;
+            }
         }
         // First those that listing would not find again, then those that it would, but not at the
         // right record, then the oldest.
         let horizon = self.horizon;
         left.sort_by_cached_key(|blob| {
-            (blob.created >= horizon, blob.written == 0, blob.created, blob.id.clone())
+            let is_listable = blob.listable_since() >= horizon;
+            (is_listable, blob.written == 0, blob.created, blob.id.clone())
         });
-        let kept = left.iter().take_while(|blob| blob.created < horizon).count();
-        let dropped = left.split_off(kept.max(MOST_WAITING).min(left.len()));
+        let mut taken = 0;
+        let fits = |(n, blob): &(usize, &Waiting)| {
+            taken += if self.must_keep(blob) { 0 } else { blob.size() };
+            blob.listable_since() < horizon || (*n < MOST_WAITING && taken <= run.room)
+        };
+        let kept = left.iter().enumerate().take_while(fits).count();
+        let dropped = left.split_off(kept);
         if let Some(oldest) = dropped.iter().map(Waiting::listable_since).min() {
             self.position = self.position.min(oldest);
         }
@@ -361,11 +432,15 @@ impl Stream {
                 let newest = self.delivered.newest();
                 newest.map(|newest| newest.plus(-DOUBT).min(self.position))
             };
-            let sure = run.sure_now.map(|now| self.position.min(now)).or_else(doubtful);
+            let sure = sure_now.map(|now| self.position.min(now)).or_else(doubtful);
             let horizon = sure.map_or(self.horizon, |sure| sure.plus(-lookback));
             self.horizon = self.horizon.max(horizon);
         }
+        for key in &run.last_listed {
+            self.delivered.refresh(*key, self.horizon);
+        }
         self.delivered.forget_before(self.horizon);
+        taken
     }
 
     /// A run has written so much of it.
@@ -429,7 +504,7 @@ impl Stream {
 
     /// Since when content is undelivered: the older of the position and the oldest waiting blob.
     fn oldest(&self) -> Timestamp {
-        let waiting = self.waiting.iter().map(|blob| blob.created);
+        let waiting = self.waiting.iter().map(Waiting::waits_since);
         waiting.fold(self.position, Timestamp::min)
     }
 
@@ -465,7 +540,10 @@ mod tests {
     }
 
     fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
-        RunEnd { listed_to, left, handed_over: vec![], cut: false, sure_now: Some(now) }
+        let clock = Some(reading(0, 0, now));
+        let (handed_over, last_listed, room) = (vec![], HashSet::new(), usize::MAX);
+        let (cut, is_past) = (false, false);
+        RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room }
     }
 
     fn waiting(id: &str, created: Timestamp) -> Waiting {
@@ -479,7 +557,8 @@ mod tests {
         let mut stream = Stream::first(true, None, at(6 * DAY));
         stream.delivered.insert(1, at(60));
         let left = (0..1200).map(|n| waiting(&n.to_string(), at(5 * DAY - n))).collect();
-        stream.finish(RunEnd { sure_now: None, ..end(Some(at(0)), left, at(0)) }, HOUR);
+        stream.origin = None;
+        stream.finish(RunEnd { clock: None, ..end(Some(at(0)), left, at(0)) }, HOUR);
         assert!(stream.listing_start(HOUR) <= stream.position);
     }
 
@@ -565,11 +644,66 @@ mod tests {
         let mut now = Stream::first(true, None, at(0));
         now.correct_clock(&reading(-3600, -3600, at(3000)), HOUR);
         assert_eq!((now.position, now.horizon), (at(3600), at(3600)));
+        now.is_new = false;
         now.correct_clock(&reading(50, 0, at(0)), HOUR);
         assert_eq!(now.position, at(3600));
         let mut oldest = Stream::first(false, None, at(HOUR));
         oldest.correct_clock(&reading(0, 0, at(0)), HOUR);
         assert_eq!(oldest.position, at(RETENTION));
+    }
+
+    #[test]
+    fn a_time_that_may_be_wrong_ends_no_beginning_until_it_was_told_in_ten_runs() {
+        for (origin, day) in [(Origin::Oldest, 30), (Origin::Oldest, -3), (Origin::Given, 30)] {
+            let mut stream = Stream { origin: Some(origin), ..Stream::first(false, None, at(0)) };
+            stream.position = at(6 * DAY);
+            let wrong =
+                |n: i64| reading(if n == 0 { day * DAY } else { 0 }, day * DAY, at(-day * DAY));
+            let run = |stream: &mut Stream, clock: ClockReading| {
+                stream.correct_clock(&clock, HOUR);
+                let end = RunEnd { clock: Some(clock), ..end(Some(clock.now), vec![], at(0)) };
+                stream.finish(end, HOUR);
+            };
+            for n in 0..i64::from(MOST_AHEAD) {
+                assert!(stream.begins_in_doubt(Some(&wrong(n))), "{origin:?} {n}");
+                run(&mut stream, wrong(n));
+                assert_eq!(stream.origin, Some(origin), "{n}");
+            }
+            // The right one ends it at once, and nothing of the backlog has been passed over.
+            let mut right = stream.clone();
+            right.correct_clock(&reading(-day * DAY, 0, at(0)), HOUR);
+            let expected = if origin == Origin::Given { at(6 * DAY) } else { at(RETENTION) };
+            assert_eq!(right.position, expected, "{origin:?} {day}");
+            run(&mut right, reading(-day * DAY, 0, at(0)));
+            assert_eq!((right.origin, right.position, right.ahead), (None, at(0), None));
+            // One that goes on is believed.
+            run(&mut stream, wrong(10));
+            assert_eq!((stream.origin, stream.ahead), (None, None));
+            assert!(!stream.begins_in_doubt(Some(&wrong(11))));
+        }
+    }
+
+    #[test]
+    fn a_time_of_creation_lies_inside_a_window_in_its_margin_or_outside() {
+        let window = Window { start: at(460), from: at(400), end: at(100), lost: None };
+        let table = [
+            (Some(461), Place::Outside),
+            (Some(460), Place::Margin),
+            (Some(401), Place::Margin),
+            (Some(400), Place::Inside),
+            (Some(101), Place::Inside),
+            (Some(100), Place::Outside),
+            (Some(-DAY), Place::Outside),
+            (None, Place::Outside),
+        ];
+        for (ago, place) in table {
+            assert_eq!(window.place(ago.map(at)), place, "{ago:?}");
+        }
+        let at_the_edge = Window { start: at(400), ..window };
+        assert_eq!(at_the_edge.place(Some(at(401))), Place::Outside);
+        let clock_went_back = Window { from: at(50), ..window };
+        assert_eq!(clock_went_back.place(Some(at(300))), Place::Margin);
+        assert_eq!(clock_went_back.place(Some(at(70))), Place::Outside);
     }
 
     #[test]
@@ -638,6 +772,21 @@ mod tests {
         stream.finish(end(Some(at(0)), vec![], at(0)), HOUR);
         assert_eq!((stream.position, stream.window), (at(0), LONGEST_WINDOW));
         assert_eq!(stream.lag(at(-5)), 5);
+    }
+
+    #[test]
+    fn the_position_stays_before_what_the_state_has_no_room_for() {
+        let mut stream = Stream::first(true, None, at(DAY));
+        let begun = |n: i64| Waiting { written: 1, ..waiting("begun", at(4000 - n)) };
+        let left: Vec<_> = (0..100).map(|n| waiting(&n.to_string(), at(5000 - n))).collect();
+        let size = left[10].size();
+        let left = || left.iter().cloned().chain([begun(1)]).collect();
+        let end = |room| RunEnd { room, ..end(Some(at(0)), left(), at(0)) };
+        let taken = stream.finish(end(20 * size), HOUR);
+        assert!(taken <= 21 * size);
+        assert_eq!((stream.waiting.len(), stream.position), (1 + 20, at(5000 - 20)));
+        stream.finish(end(0), HOUR);
+        assert_eq!((stream.waiting.len(), stream.position), (1, at(5000)), "what is begun is kept");
     }
 
     #[test]

@@ -13,11 +13,15 @@ pub struct Waiting {
     pub id: String,
     /// Where to fetch it.
     pub uri: String,
-    /// When it became available.
+    /// When it became available; where that can't be read or lies outside of the window that listed it,
+    /// the end of the last such window.
     pub created: Timestamp,
-    /// Where that can't be read: the beginning of the window in which it was listed.
+    /// In the latter case: since when that window lists content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed_from: Option<Timestamp>,
+    /// When it was first listed; none where an earlier release wrote the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_listed: Option<Timestamp>,
     /// When the API forgets it.
     pub expires: Timestamp,
     /// Runs that tried to fetch it and failed.
@@ -50,6 +54,7 @@ impl Waiting {
             uri: blob.uri,
             created,
             listed_from: None,
+            first_listed: None,
             expires: blob.expires.unwrap_or_else(|| created.plus(RETENTION)),
             failed_runs: 0,
             last_try: None,
@@ -64,6 +69,20 @@ impl Waiting {
     #[must_use]
     pub fn listable_since(&self) -> Timestamp {
         self.listed_from.unwrap_or(self.created)
+    }
+
+    /// Since when it waits.
+    #[must_use]
+    pub fn waits_since(&self) -> Timestamp {
+        self.first_listed.map_or(self.created, |listed| listed.min(self.created))
+    }
+
+    /// Whether the API has forgotten it for sure: its own time is over, and so are the documented 7 days
+    /// since it was listed, for that time may be wrong as well.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        let listed = self.first_listed.unwrap_or(self.created);
+        now > self.expires && now.since(listed) >= RETENTION
     }
 
     /// Lines of it are out: up to an element, given by its number and its `Id`.
@@ -87,5 +106,37 @@ impl Waiting {
     pub fn is_due(&self, now: Timestamp) -> bool {
         let waited = |at: Timestamp| !(0..10 * MINUTE - 30).contains(&now.since(at));
         self.failed_runs <= 10 || self.last_try.is_none_or(waited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timestamp::DAY;
+
+    #[test]
+    fn a_blob_is_expired_when_its_own_time_and_seven_days_since_it_was_listed_are_over() {
+        let at = |days: i64| Timestamp::from_unix(1_800_000_000 + days * DAY);
+        for (created, expires, listed, now, expired) in [
+            (0, 7, Some(0), 8, true),
+            (0, 7, Some(0), 6, false),
+            // An expiry in the past, and one far in the future.
+            (0, -7, Some(0), 6, false),
+            (0, -7, Some(0), 7, true),
+            (0, 20, Some(0), 19, false),
+            (0, 20, Some(0), 21, true),
+            // A state of an earlier release.
+            (0, -7, None, 6, false),
+            (0, -7, None, 7, true),
+        ] {
+            let blob = Blob {
+                id: "a".to_owned(),
+                uri: String::new(),
+                created: Some(at(created)),
+                expires: Some(at(expires)),
+            };
+            let blob = Waiting { first_listed: listed.map(at), ..Waiting::new(blob, at(0)) };
+            assert_eq!(blob.is_expired(at(now)), expired, "{expires} {listed:?} {now}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod backfill;
+mod bounds;
 mod certificates;
 mod check;
 mod collecting;
@@ -33,5 +34,6 @@ mod tenants;
 mod terminal;
 mod tokens;
 mod trust;
+mod unusable;
 mod usage;
 mod wodle;

@@ -4,19 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{MOST_UNHEARD, MOST_WAIT, TenantRun, renewal};
-use crate::api::{Access, Started, Trouble};
+use crate::api::{Access, LONGEST_PAUSE, Started, Trouble};
 use crate::auth::Claims;
 use crate::codes;
 use crate::collect::stream::{Queued, StreamRun, Tries, Walk};
-use crate::content::{ContentType, Reaction};
+use crate::content::{ContentType, Reaction, Subscriptions};
 use crate::health::Failure;
 use crate::state::SUBSCRIPTION_PAUSE;
 use crate::timestamp::Timestamp;
 use crate::tokens::KeptToken;
 use crate::words::excerpt;
-
-/// The longest pause that we choose ourselves for a tenant that is asked to slow down.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl TenantRun {
     /// Pauses the tenant: as long as the server says, else 1 to 60 s, doubling.
@@ -26,7 +23,7 @@ impl TenantRun {
             self.pauses += 1;
         }
         let own = Duration::from_secs(1 << self.pauses.clamp(1, 7).saturating_sub(1));
-        let own = own.min(LONGEST_PAUSE);
+        let own = own.min(Duration::from_secs(LONGEST_PAUSE));
         // Those who were turned away together should not come back together.
         let jitter = ring::rand::generate::<[u8; 1]>(&ring::rand::SystemRandom::new())
             .map_or(0, |byte| u32::from(byte.expose()[0]));
@@ -111,18 +108,22 @@ impl TenantRun {
         }
     }
 
-    pub(in crate::collect) fn take_subscriptions(
-        &mut self,
-        enabled: &[ContentType],
-        now: Timestamp,
-    ) {
+    pub(in crate::collect) fn take_subscriptions(&mut self, list: &Subscriptions, now: Timestamp) {
         self.subscriptions_listed = true;
         self.state.subscriptions_listed = Some(now);
         self.step_went_well();
         self.went_well();
         for stream in self.streams.iter_mut().filter(|stream| stream.is_live()) {
-            if enabled.contains(&stream.content_type) {
+            let is_unclear = list.unclear.contains(&stream.content_type);
+            if list.enabled.contains(&stream.content_type) {
                 stream.state.start_error = None;
+            } else if is_unclear && stream.state.unsubscribed_since.is_none() {
+                // A start is for a subscription that is off: listing its content says whether it is.
+                let (name, content_type) = (&self.config.tenant_id, stream.content_type);
+                log::warn!(
+                    "{name} {content_type}: the list of subscriptions does not say in a usable way \
+                     whether it is on; it is started only if listing its content says that it is off"
+                );
             } else if stream.state.may_start(now) {
                 self.to_start.push(stream.content_type);
             }
@@ -366,6 +367,23 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
 
+    fn enabled(names: &[ContentType]) -> Subscriptions {
+        Subscriptions { enabled: names.to_vec(), unclear: Vec::new() }
+    }
+
+    #[test]
+    fn an_unclear_subscription_is_started_only_when_its_listing_says_that_it_is_off() {
+        let config = configured();
+        let mut run = tenant(&config, &[(ContentType::General, 5)]);
+        let now = Timestamp::from_unix(1_800_000_000);
+        let unclear = Subscriptions { unclear: vec![ContentType::General], ..enabled(&[]) };
+        run.take_subscriptions(&unclear, now);
+        assert!(run.to_start.is_empty());
+        run.streams[0].state.unsubscribed_since = Some(now);
+        run.take_subscriptions(&unclear, now);
+        assert_eq!(run.to_start, [ContentType::General]);
+    }
+
     #[test]
     fn a_pause_only_grows_and_waves_count_once() {
         let config = configured();
@@ -375,7 +393,10 @@ mod tests {
         run.pause(now, None);
         assert_eq!(run.pauses, 1);
         assert!(!run.is_due(now + Duration::from_secs(119)));
-        run.take_subscriptions(&[ContentType::General], Timestamp::from_unix(1_800_000_000));
+        run.take_subscriptions(
+            &enabled(&[ContentType::General]),
+            Timestamp::from_unix(1_800_000_000),
+        );
         assert!(!run.is_due(now), "what goes well meanwhile doesn't end it");
         let later = now + Duration::from_secs(200);
         assert!(run.is_due(later));
@@ -432,7 +453,7 @@ mod tests {
             let mut run = tenant(&config, &streams);
             let access = run.access.clone().unwrap();
             if answers {
-                run.take_subscriptions(&streams.map(|(name, _)| name), now);
+                run.take_subscriptions(&enabled(&streams.map(|(name, _)| name)), now);
             }
             run.list_failed(0, trouble(Reaction::Slow, None), &access, now);
             assert!(run.failed.is_none() && run.streams[0].failed.is_some(), "one may be special");
@@ -456,7 +477,7 @@ mod tests {
         run.subscriptions_listed = true;
         run.list_failed(0, trouble(Reaction::Subscribe, None), &access, now.plus(60));
         assert!(run.streams[0].failed.as_ref().unwrap().text.contains("can't be started"));
-        run.take_subscriptions(&[ContentType::General], now.plus(120));
+        run.take_subscriptions(&enabled(&[ContentType::General]), now.plus(120));
         assert_eq!(run.streams[0].state.start_error, None);
     }
 

@@ -9,7 +9,8 @@ use wodle_office365::config;
 use wodle_office365::content::{ContentType, classify, parse_listing, parse_subscriptions};
 use wodle_office365::secret::Secret;
 use wodle_office365::state::{
-    BadState, ClockReading, Modulesd, Queue, RunEnd, State, Stream, edge_margin,
+    BadState, ClockReading, MAX_STATE, Modulesd, Place, Queue, Room, RunEnd, State, Stream,
+    Waiting, edge_margin,
 };
 use wodle_office365::timestamp::{Timestamp, age};
 use wodle_office365::tokens::Tokens;
@@ -39,7 +40,7 @@ fn check_lists(body: &[u8]) {
     match parse_listing(body) {
         Ok(blobs) => {
             for blob in blobs {
-                assert!(blob.id.len() <= 1024 && blob.uri.len() <= 4096);
+                assert!((1..=1024).contains(&blob.id.len()) && blob.uri.len() <= 4096);
                 for time in [blob.created, blob.expires].into_iter().flatten() {
                     check_time(time);
                 }
@@ -47,8 +48,9 @@ fn check_lists(body: &[u8]) {
         }
         Err(why) => check_short(&why),
     }
-    if let Err(why) = parse_subscriptions(body) {
-        check_short(&why);
+    match parse_subscriptions(body) {
+        Ok(list) => assert!(!list.unclear.iter().any(|name| list.enabled.contains(name))),
+        Err(why) => check_short(&why),
     }
 }
 
@@ -138,6 +140,8 @@ fn check_state(input: &[u8], dice: &mut Dice) {
         Err(BadState::Damaged(why)) => return check_short(&why),
     };
     check_survives(&state);
+    let room = Room::of(MAX_STATE, &state, state.tenants.values());
+    assert!(room.part(1) <= MAX_STATE);
     // What a run does with it.
     let now = Timestamp::from_unix(dice.pick(&[0, 1_800_000_000, i64::MAX]));
     let offset: i64 = dice.pick(&[0, 7, -400, 253_402_300_799, -253_402_300_799]);
@@ -186,13 +190,28 @@ fn run(stream: &mut Stream, clock: &ClockReading, dice: &mut Dice) {
     assert!(back.is_none_or(|back| back > 60 && !age(back).contains('-')));
     let window = stream.window(stream.listing_start(lookback), now, edge_margin(0));
     assert!(window.end.since(window.start) <= 86_400);
+    for blob in stream.waiting.iter().take(9) {
+        let place = window.place(Some(blob.created));
+        let is_in = blob.created >= window.start && blob.created < window.end;
+        assert_eq!(place == Place::Outside, !is_in);
+        assert!(place != Place::Margin || blob.created < window.from);
+        assert!(
+            blob.waits_since() <= blob.created && (!blob.is_expired(now) || now > blob.expires)
+        );
+    }
     let _ = (stream.lost(&window, now), stream.may_start(now));
     let left = std::mem::take(&mut stream.waiting);
     let (count, horizon) = (left.len(), stream.horizon);
     let handed_over = left.iter().filter(|blob| blob.is_due(now)).cloned().collect();
     let listed_to = dice.pick(&[None, Some(window.end.min(now))]);
     let cut = dice.pick(&[false, true]);
-    stream.finish(RunEnd { listed_to, left, handed_over, cut, sure_now: Some(now) }, lookback);
+    let (clock, is_past) = (dice.pick(&[None, Some(*clock)]), dice.pick(&[false, true]));
+    let room = dice.pick(&[0, 1000, usize::MAX]);
+    let last_listed = [1].into();
+    let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
+    stream.finish(end, lookback);
+    let dropped = stream.waiting.iter().filter(|blob| !stream.must_keep(blob));
+    assert!(dropped.map(Waiting::size).sum::<usize>() <= room || stream.horizon > horizon);
     assert!(stream.waiting.len() <= count && stream.horizon >= horizon);
     assert!((300..=86_400).contains(&stream.window));
     assert!(stream.lag(now) >= 0);

@@ -44,6 +44,7 @@ use time::OffsetDateTime;
 pub use crate::fault::Fault;
 pub use crate::log::{Call, Request};
 use crate::server::Server;
+pub use crate::state::Endless;
 use crate::state::{Shared, SharedRef};
 pub use crate::tenant::{Blob, CONTENT_TYPES, Tenant};
 
@@ -158,6 +159,11 @@ impl Simulator {
     /// Whether every listing begins with an empty page that names a next one.
     pub fn set_empty_first_page(&self, yes: bool) {
         self.shared.state().empty_pages = yes;
+    }
+
+    /// Whether listings never end, and with what they go on.
+    pub fn set_endless(&self, endless: Option<Endless>) {
+        self.shared.state().endless = endless;
     }
 
     /// The roles of tokens issued from now on; none: tokens without `roles`.

@@ -8,8 +8,8 @@ use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime};
 
 use crate::http::{Answer, Body, Incoming};
 use crate::log::{Call, parameter};
-use crate::state::{Cursor, Shared, SharedRef, State, Token};
-use crate::tenant::{CONTENT_TYPES, Stream, Tenant, is_guid};
+use crate::state::{Cursor, Endless, Shared, SharedRef, State, Token};
+use crate::tenant::{CONTENT_TYPES, Published, Stream, Tenant, is_guid};
 
 const READ: &str = "ActivityFeed.Read";
 const READ_DLP: &str = "ActivityFeed.ReadDlp";
@@ -294,6 +294,26 @@ const MILLISECONDS: &[BorrowedFormatItem<'_>] =
 const SECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
 
+/// A blob as a listing has it.
+fn entry(root: &str, content_type: &str, published: &Published) -> Value {
+    let Published { id, blob, .. } = published;
+    let own = || format!("{root}/audit/{id}");
+    let mut entry = json!({
+        "contentType": content_type,
+        "contentId": id,
+        "contentUri": blob.uri.clone().unwrap_or_else(own),
+        "contentCreated": blob.created.format(MILLISECONDS).unwrap_or_default(),
+        "contentExpiration": blob.expires.format(MILLISECONDS).unwrap_or_default(),
+    });
+    if let Some(members) = entry.as_object_mut() {
+        for (name, value) in &blob.listed_as {
+            members.remove(name);
+            members.extend(value.clone().map(|value| (name.clone(), value)));
+        }
+    }
+    entry
+}
+
 /// One page of a listing. Nothing if the tenant does not exist.
 fn list_content(
     shared: &Shared,
@@ -303,6 +323,7 @@ fn list_content(
     now: OffsetDateTime,
 ) -> Option<Result<Answer, Refusal>> {
     let size = if first && state.empty_pages { 0 } else { state.page_size };
+    let endless = state.endless;
     let root = format!("{}/api/v1.0/{}/activity/feed", shared.management_url, cursor.tenant);
     let stream = state.tenant_mut(&cursor.tenant)?.streams.get_mut(&cursor.content_type);
     let Some(stream) = stream else { return Some(Err(no_subscription())) };
@@ -320,6 +341,11 @@ fn list_content(
     // An empty first page is not the last one.
     let mut more = size == 0;
     let from = cursor.after.map_or((cursor.start, 0), |(time, place)| (time, place + 1));
+    if first {
+        let always =
+            stream.blobs.iter().filter(|it| it.blob.always_listed && it.blob.is_listable(now));
+        entries.extend(always.map(|published| entry(&root, &cursor.content_type, published)));
+    }
     for (&key, &place) in stream.order.range(from..(cursor.end.max(from.0), 0)) {
         let Some(published) = stream.blobs.get_mut(place) else { continue };
         if !published.blob.is_listable(now) {
@@ -330,16 +356,17 @@ fn list_content(
             break;
         }
         after = Some(key);
-        let blob = &published.blob;
-        published.partial = blob.created.unix_timestamp() == cursor.start.unix_timestamp();
-        let own = || format!("{root}/audit/{}", published.id);
-        entries.push(json!({
-            "contentType": cursor.content_type,
-            "contentId": published.id,
-            "contentUri": blob.uri.clone().unwrap_or_else(own),
-            "contentCreated": blob.created.format(MILLISECONDS).unwrap_or_default(),
-            "contentExpiration": blob.expires.format(MILLISECONDS).unwrap_or_default(),
-        }));
+        let created = published.blob.created;
+        published.partial = created.unix_timestamp() == cursor.start.unix_timestamp();
+        if !(first && published.blob.always_listed) {
+            entries.push(entry(&root, &cursor.content_type, published));
+        }
+    }
+    if !more && let Some(endless) = endless {
+        more = true;
+        if endless == Endless::Again {
+            after = None;
+        }
     }
 
     let mut answer = Answer::json(200, Value::from(entries).to_string());

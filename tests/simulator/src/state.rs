@@ -104,6 +104,15 @@ impl Stop {
     }
 }
 
+/// What comes behind the last page of a listing, without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endless {
+    /// Empty pages.
+    Empty,
+    /// The same pages again.
+    Again,
+}
+
 pub(crate) struct State {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) tokens: HashMap<String, Token>,
@@ -112,6 +121,7 @@ pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) page_size: usize,
     pub(crate) empty_pages: bool,
+    pub(crate) endless: Option<Endless>,
     pub(crate) token_lifetime: i64,
     /// Whatever needs a number of its own takes the next.
     numbers: u64,
@@ -127,6 +137,7 @@ impl Default for State {
             log: Log::default(),
             page_size: 600,
             empty_pages: false,
+            endless: None,
             token_lifetime: 3599,
             numbers: 0,
         }

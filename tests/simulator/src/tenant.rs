@@ -154,6 +154,8 @@ pub struct Blob {
     pub(crate) id: Option<String>,
     pub(crate) uri: Option<String>,
     pub(crate) partial_at_start: Option<Body>,
+    pub(crate) listed_as: Vec<(String, Option<Value>)>,
+    pub(crate) always_listed: bool,
 }
 
 impl Blob {
@@ -190,7 +192,24 @@ impl Blob {
             id: None,
             uri: None,
             partial_at_start: None,
+            listed_as: Vec::new(),
+            always_listed: false,
         }
+    }
+
+    /// Lists it with this value of a member such as `contentCreated`, of whatever kind, instead of the
+    /// right one; `None`: without the member.
+    #[must_use]
+    pub fn listed_as(mut self, member: &str, value: Option<Value>) -> Self {
+        self.listed_as.push((member.to_owned(), value));
+        self
+    }
+
+    /// Lists it on the first page of every window, whenever it was created.
+    #[must_use]
+    pub fn always_listed(mut self) -> Self {
+        self.always_listed = true;
+        self
     }
 
     /// Becomes listable only at this time (and not before its creation).

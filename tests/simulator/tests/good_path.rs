@@ -7,7 +7,7 @@ use std::io::Read;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{CLIENT, Client, FORM, NOON, OTHER, TENANT, content, feed, form, simulator, target};
-use office365_simulator::{Blob, Call, Simulator, Tenant};
+use office365_simulator::{Blob, Call, Endless, Simulator, Tenant};
 use serde_json::{Value, json};
 use time::Duration;
 use time::macros::datetime;
@@ -280,6 +280,38 @@ fn blobs_expire_and_lie() {
     assert_eq!(client.get(&feed("audit/1$short")).json()["error"]["code"], "AF20051");
     simulator.advance(Duration::hours(-1));
     assert_eq!(client.get(&feed("audit/1$short")).status, 200, "the clock goes back, too");
+}
+
+#[test]
+fn listings_misbehave_on_request() {
+    let simulator = simulator();
+    let odd = Blob::raw(NOON - Duration::days(3), "[]").id("1$odd").always_listed();
+    let odd = odd.listed_as("contentCreated", Some(7.into())).listed_as("contentExpiration", None);
+    simulator.publish(TENANT, "Audit.General", odd);
+    simulator.publish(TENANT, "Audit.General", Blob::raw(NOON, "[]").id("1$new"));
+    let mut client = Client::signed_in(&simulator);
+    let day = content("Audit.General", "2026-03-10", "2026-03-11");
+    let answer = client.get(&day);
+    assert_eq!(answer.ids(), ["1$odd", "1$new"], "in every window");
+    assert_eq!(answer.json()[0]["contentCreated"], 7);
+    assert!(answer.json()[0].get("contentExpiration").is_none());
+    let its_own = client.get(&content("Audit.General", "2026-03-07", "2026-03-08"));
+    assert_eq!(its_own.ids(), ["1$odd"], "once");
+    for (endless, ids) in [(Endless::Empty, &[][..]), (Endless::Again, &["1$new"])] {
+        simulator.set_endless(Some(endless));
+        let mut answer = client.get(&day);
+        let mut links = Vec::new();
+        for _ in 0..3 {
+            let link = target(answer.header("nextpageuri").unwrap()).to_owned();
+            answer = client.get(&link);
+            assert_eq!(answer.ids(), ids, "{endless:?}");
+            links.push(link);
+        }
+        links.dedup();
+        assert_eq!(links.len(), 3, "new links");
+    }
+    simulator.set_endless(None);
+    assert_eq!(client.get(&day).header("nextpageuri"), None);
 }
 
 #[test]
