@@ -124,11 +124,18 @@ struct Published {
 }
 
 /// What became of a record.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Count {
-    arrived: u32,
+    /// In which polls.
+    arrived: Vec<usize>,
     /// How often it may have come again.
-    excused: u32,
+    excused: usize,
+}
+
+impl Count {
+    fn repeats(&self) -> usize {
+        self.arrived.len().saturating_sub(1)
+    }
 }
 
 /// What a `gap` names.
@@ -181,8 +188,8 @@ impl Ledger {
         self.blobs.push(blob);
     }
 
-    /// Reads the lines that have arrived of a run; gives the Ids of the events.
-    fn read(&mut self, lines: &[&[u8]]) -> Vec<String> {
+    /// Reads the lines that have arrived of a poll; gives the Ids of the events.
+    fn read(&mut self, poll: usize, lines: &[&[u8]]) -> Vec<String> {
         let mut ids = Vec::new();
         for line in lines {
             let text = String::from_utf8_lossy(line);
@@ -198,7 +205,7 @@ impl Ledger {
             }
             let id = inner["Id"].as_str().expect(&text).to_owned();
             assert_eq!(Some(inner), expected(&id), "it is not what was published");
-            self.counts.entry(id.clone()).or_default().arrived += 1;
+            self.counts.entry(id.clone()).or_default().arrived.push(poll);
             ids.push(id);
         }
         ids
@@ -212,7 +219,7 @@ impl Ledger {
     }
 
     fn has_arrived(&self, id: &str) -> bool {
-        self.counts.get(id).is_some_and(|count| count.arrived > 0)
+        self.counts.get(id).is_some_and(|count| !count.arrived.is_empty())
     }
 
     /// The API has told this time in a run.
@@ -259,11 +266,13 @@ impl Ledger {
                 blob.ids[0],
             ));
         }
-        let mut repeated: Vec<_> =
-            self.counts.iter().filter(|(_, count)| count.arrived > 1 + count.excused).collect();
+        let repeated = self.counts.iter().filter(|(_, count)| count.repeats() > count.excused);
+        let mut repeated: Vec<_> = repeated.collect();
         repeated.sort_by_key(|(id, _)| (*id).clone());
         faults.extend(repeated.into_iter().map(|(id, Count { arrived, excused })| {
-            format!("{id} came {arrived} times, though only {excused} repeats are explained")
+            format!(
+                "{id} came in the polls {arrived:?}, though only {excused} repeats are explained"
+            )
         }));
         faults
     }
@@ -762,7 +771,7 @@ impl Soak {
             let sent = self.dice.below(lines.len() as u64 + 1);
             lines.truncate(usize::try_from(sent).unwrap());
         }
-        let ids = self.ledger.read(&lines);
+        let ids = self.ledger.read(self.journal.len(), &lines);
         self.ledger.told(self.site.now() + self.date_error());
         self.has_begun |= is_sound && run.code == Some(0) && run.output.is_empty();
         self.journal.push(format!(
@@ -835,8 +844,8 @@ impl Soak {
 
     fn judge(&self) {
         let ledger = &self.ledger;
-        let repeats: u32 = ledger.counts.values().map(|c| c.arrived.saturating_sub(1)).sum();
-        let excused: u32 = ledger.counts.values().map(|c| c.excused).sum();
+        let repeats: usize = ledger.counts.values().map(Count::repeats).sum();
+        let excused: usize = ledger.counts.values().map(|count| count.excused).sum();
         let named: usize = ledger
             .blobs
             .iter()
