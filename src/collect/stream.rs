@@ -763,9 +763,12 @@ impl StreamRun {
 
     /// A blob is delivered, or lost for good: it is not to be fetched again.
     /// `latest`: what comes after it can't be a time of creation, and would be remembered for ever.
+    /// Before the position it can, whatever a `Date` that is too early says: remembered as older
+    /// than it is, the blob would be forgotten too soon.
     pub(super) fn done_with(&mut self, queued: &mut Queued, latest: Timestamp, room: &mut Room) {
         self.failed_in_a_row = 0;
         room.end(&mut queued.share, self.handed_over.contains_key(&queued.key));
+        let latest = latest.max(self.state.position);
         // It must be known when the next window is listed, however long ago it was created.
         let created = queued.blob.created.min(latest).max(self.state.horizon);
         self.state.delivered.insert(queued.key, created);

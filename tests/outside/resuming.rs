@@ -536,6 +536,33 @@ fn a_date_that_was_wrong_for_a_run_loses_nothing_and_repeats_nothing() {
 }
 
 #[test]
+fn what_a_run_with_too_early_a_date_delivered_does_not_come_again() {
+    let site = Site::new();
+    site.configure_one("");
+    // This machine's clock is wrong as well, so it corrects nothing.
+    site.simulator.advance(Duration::days(8));
+    for _ in 0..2 {
+        assert_eq!(site.poll_well().text(), "");
+    }
+    site.publish(GENERAL, Duration::minutes(20), &["1"]);
+    site.simulator.set_date_error(Duration::hours(-3));
+    assert_eq!(site.poll().ids(), ["1"]);
+    site.simulator.set_date_error(Duration::ZERO);
+    site.simulator.advance(Duration::hours(23));
+    site.publish(GENERAL, Duration::minutes(30), &["2"]);
+    assert_eq!(site.poll().ids(), ["2"]);
+    // A day later another wrong date sends listing back to where delivered blobs are known from.
+    site.simulator.set_date_error(Duration::hours(3));
+    let mut again = site.poll().ids();
+    site.simulator.set_date_error(Duration::ZERO);
+    for _ in 0..4 {
+        again.extend(site.poll().ids());
+    }
+    assert!(site.log().contains("Microsoft's clock has gone back by "), "{}", site.log());
+    assert_eq!(again, [""; 0]);
+}
+
+#[test]
 fn a_tenant_that_was_configured_by_its_guid_may_be_named_by_its_domain() {
     let site = Site::from_now();
     site.poll_well();
