@@ -16,7 +16,7 @@ use crate::content::{
     parse_subscriptions,
 };
 use crate::http::{Again, Answer, Header, Http, NoAnswer, Payload};
-use crate::memory::{Memory, ORDINARY, Share};
+use crate::memory::{Holding, Memory, ORDINARY};
 use crate::records::Records;
 use crate::secret::Secret;
 use crate::state::Window;
@@ -196,7 +196,7 @@ pub struct Page {
 struct List {
     body: Vec<u8>,
     next: Header<String>,
-    share: Share,
+    holding: Holding,
 }
 
 /// The two hosts as they are called.
@@ -285,8 +285,8 @@ impl Api {
         patience: Option<Duration>,
     ) -> Result<Subscriptions, Trouble> {
         let url = access.signed(&format!("{}/subscriptions/list", access.root));
-        let List { body, share, .. } = self.array(access, &url, patience)?;
-        let subscriptions = self.parsed(&share, || parse_subscriptions(&body));
+        let List { body, holding, .. } = self.array(access, &url, patience)?;
+        let subscriptions = self.parsed(&holding, || parse_subscriptions(&body));
         subscriptions.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))
     }
 
@@ -308,7 +308,7 @@ impl Api {
         }
     }
 
-    /// Lists the first page of a window. `patience`: as for [`subscriptions`](Self::subscriptions). The share
+    /// Lists the first page of a window. `patience`: as for [`subscriptions`](Self::subscriptions). The holding
     /// is for what the page holds, until it is taken in.
     ///
     /// # Errors
@@ -319,7 +319,7 @@ impl Api {
         content_type: ContentType,
         window: &Window,
         patience: Option<Duration>,
-    ) -> Result<(Page, Share), Trouble> {
+    ) -> Result<(Page, Holding), Trouble> {
         let url = format!(
             "{}/subscriptions/content?contentType={content_type}&startTime={}&endTime={}",
             access.root,
@@ -329,11 +329,11 @@ impl Api {
         self.page(access, &access.signed(&url), patience)
     }
 
-    /// Lists the page that another page links to. The share is as for [`list`](Self::list).
+    /// Lists the page that another page links to. The holding is as for [`list`](Self::list).
     ///
     /// # Errors
     /// No listing came, or the link leads elsewhere.
-    pub fn next_page(&self, access: &Access, link: &str) -> Result<(Page, Share), Trouble> {
+    pub fn next_page(&self, access: &Access, link: &str) -> Result<(Page, Holding), Trouble> {
         self.page(access, &access.own(link)?, None)
     }
 
@@ -342,8 +342,8 @@ impl Api {
         access: &Access,
         url: &str,
         patience: Option<Duration>,
-    ) -> Result<(Page, Share), Trouble> {
-        let List { body, next, share } = self.array(access, url, patience)?;
+    ) -> Result<(Page, Holding), Trouble> {
+        let List { body, next, holding } = self.array(access, url, patience)?;
         if let Some(why) = next.unusable() {
             return Err(Trouble::passing(format!(
                 "the header NextPageUri, which links to the next page of the list, {why}, so the rest \
@@ -351,9 +351,9 @@ impl Api {
                  changes headers"
             )));
         }
-        let blobs = self.parsed(&share, || parse_listing(&body));
+        let blobs = self.parsed(&holding, || parse_listing(&body));
         let blobs = blobs.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))?;
-        Ok((Page { blobs, next: next.usable() }, share))
+        Ok((Page { blobs, next: next.usable() }, holding))
     }
 
     /// Begins to fetch a blob; `buffer` is for what is read of it.
@@ -371,7 +371,7 @@ impl Api {
             let content = answer.into_reader();
             let known = content.has_known_end();
             let records = Records::new(content, self.max_held, buffer).with_known_end(known);
-            return Ok(records.with_share(Share::new(&self.memory, &access.guid)));
+            return Ok(records.with_holding(Holding::new(&self.memory, &access.guid)));
         }
         Err(self.refusal(access, answer))
     }
@@ -400,18 +400,18 @@ impl Api {
             return Err(self.refusal(access, answer));
         }
         let next = answer.next_page.clone();
-        let mut share = Share::new(&self.memory, &access.guid);
-        let body = answer.read_shared(self.max_held, &mut share)?;
+        let mut holding = Holding::new(&self.memory, &access.guid);
+        let body = answer.read_holding(self.max_held, &mut holding)?;
         if is_error_body(&body) {
             let error = body.get(..MOST_ERROR).unwrap_or(&body);
             return Err(classify(200, error, access.hidden()).into());
         }
-        Ok(List { body, next, share })
+        Ok(List { body, next, holding })
     }
 
     /// What is made of an answer; of a large one while nobody else makes something of another.
-    fn parsed<T>(&self, share: &Share, parse: impl FnOnce() -> T) -> T {
-        let work = share.is_large().then(|| self.memory.work());
+    fn parsed<T>(&self, holding: &Holding, parse: impl FnOnce() -> T) -> T {
+        let work = holding.is_large().then(|| self.memory.work());
         let parsed = parse();
         drop(work);
         parsed

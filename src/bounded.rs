@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use zeroize::Zeroizing;
 
-use crate::memory::{ORDINARY, Share};
+use crate::memory::{Holding, ORDINARY};
 
 /// Reads `reader` to its end, which must come within `most` bytes.
 ///
@@ -21,12 +21,16 @@ pub fn read_at_most(reader: impl Read, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It can't be read, is larger, or the run is over.
-pub fn read_shared(mut reader: impl Read, most: u64, share: &mut Share) -> io::Result<Vec<u8>> {
+pub fn read_holding(
+    mut reader: impl Read,
+    most: u64,
+    holding: &mut Holding,
+) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let ordinary = (ORDINARY as u64).min(most.saturating_add(1));
     reader.by_ref().take(ordinary).read_to_end(&mut bytes)?;
     if bytes.len() as u64 == ordinary && ordinary <= most {
-        share.grow()?;
+        holding.grow()?;
         let more = most - ordinary + 1;
         // At once: what grows again and again is there twice.
         bytes.reserve_exact(usize::try_from(more).unwrap_or(usize::MAX));
@@ -83,16 +87,16 @@ mod tests {
     fn all_ways_of_reading_have_the_same_limit() {
         let memory = Arc::new(Memory::new(16 << 20, 1));
         for length in [0, 1, 8191, 8192, 8193, 100_000, ORDINARY - 1, ORDINARY, ORDINARY + 1] {
-            let mut share = Share::new(&memory, "t");
+            let mut holding = Holding::new(&memory, "t");
             let text: Vec<u8> = (0..=255).cycle().take(length).collect();
             assert_eq!(*read_secretly(&*text, length as u64).unwrap(), text);
             assert_eq!(read_at_most(&*text, length as u64).unwrap(), text);
-            assert_eq!(read_shared(&*text, length as u64, &mut share).unwrap(), text);
-            assert_eq!(share.is_large(), length >= ORDINARY);
+            assert_eq!(read_holding(&*text, length as u64, &mut holding).unwrap(), text);
+            assert_eq!(holding.is_large(), length >= ORDINARY);
             if let Some(less) = (length as u64).checked_sub(1) {
                 assert!(read_secretly(&*text, less).is_err());
                 assert!(read_at_most(&*text, less).is_err());
-                assert!(read_shared(&*text, less, &mut share).is_err());
+                assert!(read_holding(&*text, less, &mut holding).is_err());
             }
         }
     }

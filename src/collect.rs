@@ -16,9 +16,9 @@ mod jobs;
 #[cfg(test)]
 mod model;
 mod pages;
+mod skipped;
 mod stream;
 mod tenant;
-mod unusable;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -485,7 +485,7 @@ impl Collector {
                     of_tenant.insert(Whose::of(&stream), outcome);
                 }
                 stream.tell_counts();
-                stream.tell_all_unusable(&mut room_for_notices, &mut room, now);
+                stream.tell_all_skipped(&mut room_for_notices, &mut room, now);
                 report.events += stream.counts.events;
                 report.blobs += stream.blobs;
                 report.notices.append(&mut stream.notices);

@@ -83,13 +83,13 @@ impl Taken {
 
 /// What an answer of a tenant's holds. When it is dropped its place is free, so what it stands for goes before.
 #[derive(Debug)]
-pub struct Share {
+pub struct Holding {
     memory: Arc<Memory>,
     tenant: String,
     is_large: bool,
 }
 
-impl Share {
+impl Holding {
     /// An ordinary one.
     #[must_use]
     pub fn new(memory: &Arc<Memory>, tenant: &str) -> Self {
@@ -141,7 +141,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Holding {
     fn drop(&mut self) {
         self.shrink();
     }
@@ -169,16 +169,16 @@ mod tests {
     #[test]
     fn one_tenant_leaves_places_to_another() {
         let memory = Arc::new(Memory::new(48 << 20, 2));
-        let mut slow = Share::new(&memory, "slow");
+        let mut slow = Holding::new(&memory, "slow");
         slow.grow().unwrap();
         slow.grow().unwrap();
         let waits = thread::spawn({
-            let mut more = Share::new(&memory, "slow");
+            let mut more = Holding::new(&memory, "slow");
             move || more.grow().map(|()| more.is_large())
         });
         // However long that one waits.
         for _ in 0..3 {
-            let mut other = Share::new(&memory, "other");
+            let mut other = Holding::new(&memory, "other");
             other.grow().unwrap();
             assert!(other.is_large());
         }
@@ -190,16 +190,16 @@ mod tests {
     #[test]
     fn whoever_waits_when_the_run_is_over_gets_nothing() {
         let memory = Arc::new(Memory::new(48 << 20, 1));
-        let mut held = [Share::new(&memory, "t"), Share::new(&memory, "t")];
-        held.iter_mut().for_each(|share| share.grow().unwrap());
+        let mut held = [Holding::new(&memory, "t"), Holding::new(&memory, "t")];
+        held.iter_mut().for_each(|holding| holding.grow().unwrap());
         let waits = thread::spawn({
-            let mut share = Share::new(&memory, "t");
-            move || share.grow().unwrap_err().kind()
+            let mut holding = Holding::new(&memory, "t");
+            move || holding.grow().unwrap_err().kind()
         });
         memory.close();
         assert_eq!(waits.join().unwrap(), io::ErrorKind::TimedOut);
         held[0].shrink();
-        assert!(Share::new(&memory, "t").grow().is_err(), "nor whoever comes later");
+        assert!(Holding::new(&memory, "t").grow().is_err(), "nor whoever comes later");
         assert!(held[1].is_large(), "what is held is held");
     }
 }

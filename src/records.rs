@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use self::resync::{Broken, MAX_BLANKS, MAX_READ_AGAIN};
 use self::shape::{Progress, Shape, ends_scalar, is_white};
 use crate::content::without_bom;
-use crate::memory::{ORDINARY, Share};
+use crate::memory::{Holding, ORDINARY};
 
 /// What a connection receives at once, in bytes.
 const RECEIVED: usize = 128 * 1024;
@@ -101,7 +101,7 @@ pub struct Records<'a, R> {
     /// How many more bytes may be read again after a search in vain.
     may_read_again: u64,
     /// What it may hold; without one, as much as it needs.
-    share: Option<Share>,
+    holding: Option<Holding>,
 }
 
 /// What is at the place of an element.
@@ -132,14 +132,14 @@ impl<'a, R: Read> Records<'a, R> {
             is_read: false,
             last_read: 0,
             may_read_again: MAX_READ_AGAIN,
-            share: None,
+            holding: None,
         }
     }
 
     /// Has a large element wait until there is memory for it.
     #[must_use]
-    pub fn with_share(mut self, share: Share) -> Self {
-        self.share = Some(share);
+    pub fn with_holding(mut self, holding: Holding) -> Self {
+        self.holding = Some(holding);
         self
     }
 
@@ -335,9 +335,9 @@ impl<'a, R: Read> Records<'a, R> {
         // The largest element, and what follows it.
         let most = self.limit.saturating_add(ORDINARY);
         if twice > ORDINARY
-            && let Some(share) = &mut self.share
+            && let Some(holding) = &mut self.holding
         {
-            share.grow().map_err(SplitError::NoMemory)?;
+            holding.grow().map_err(SplitError::NoMemory)?;
             // At once: a buffer that grows again and again is there twice.
             self.buffer.reserve_exact(most.saturating_sub(size));
         }
@@ -347,7 +347,7 @@ impl<'a, R: Read> Records<'a, R> {
 
     /// Gives back what only a large element needed, once it is passed.
     fn give_back(&mut self) {
-        let Some(share) = self.share.as_mut().filter(|share| share.is_large()) else {
+        let Some(holding) = self.holding.as_mut().filter(|holding| holding.is_large()) else {
             return;
         };
         let unread = self.end - self.start;
@@ -361,7 +361,7 @@ impl<'a, R: Read> Records<'a, R> {
         *self.buffer = ordinary;
         self.passed += self.start as u64;
         (self.start, self.end) = (0, unread);
-        share.shrink();
+        holding.shrink();
     }
 
     /// The offset in the body of the first unread byte.
@@ -511,7 +511,7 @@ impl<'a, R: Read> Records<'a, R> {
 
 impl<R> Drop for Records<'_, R> {
     fn drop(&mut self) {
-        if self.share.as_ref().is_some_and(Share::is_large) {
+        if self.holding.as_ref().is_some_and(Holding::is_large) {
             // Before its place is free.
             *self.buffer = Vec::new();
         }

@@ -1,6 +1,6 @@
 //! A blob's lines on their way from the splitter to the output.
 
-use super::unusable::{Unusable, Why};
+use super::skipped::{Skipped, Why};
 use crate::content::ContentType;
 use crate::event::{self, Fate, Learning, LineMaker, id_of};
 use crate::memory::ORDINARY;
@@ -34,8 +34,8 @@ pub(super) struct Batch<'a, 'm> {
     reached: u64,
     /// Elements that can't be events, up to the mark and behind it: those come again if the blob breaks off
     /// here.
-    unusable: Unusable,
-    unusable_since: Unusable,
+    skipped: Skipped,
+    skipped_since: Skipped,
 }
 
 /// What became of records.
@@ -64,7 +64,7 @@ pub(super) struct Reached {
     /// Of these, records that filters left out and that are not counted yet.
     pub(super) excluded_since: u64,
     /// Of these, elements that can't be events and that are not reported yet.
-    pub(super) unusable_since: Unusable,
+    pub(super) skipped_since: Skipped,
 }
 
 impl<'a, 'm> Batch<'a, 'm> {
@@ -86,8 +86,8 @@ impl<'a, 'm> Batch<'a, 'm> {
             mark_id: Vec::new(),
             id: Vec::new(),
             reached: 0,
-            unusable: Unusable::default(),
-            unusable_since: Unusable::default(),
+            skipped: Skipped::default(),
+            skipped_since: Skipped::default(),
         }
     }
 
@@ -95,7 +95,7 @@ impl<'a, 'm> Batch<'a, 'm> {
     pub(super) fn go_on(&mut self, reached: Reached) {
         self.reached = reached.elements;
         self.excluded_since = reached.excluded_since;
-        self.unusable_since = reached.unusable_since;
+        self.skipped_since = reached.skipped_since;
     }
 
     /// How far the blob is dealt with once this batch is written.
@@ -103,7 +103,7 @@ impl<'a, 'm> Batch<'a, 'm> {
         Reached {
             elements: self.reached,
             excluded_since: self.excluded_since,
-            unusable_since: self.unusable_since.clone(),
+            skipped_since: self.skipped_since.clone(),
         }
     }
 
@@ -135,7 +135,7 @@ impl<'a, 'm> Batch<'a, 'm> {
             }
         };
         self.reached = index;
-        self.unusable_since.add(index, why, bytes);
+        self.skipped_since.add(index, why, bytes);
         true
     }
 
@@ -175,7 +175,7 @@ impl<'a, 'm> Batch<'a, 'm> {
     /// What is behind the mark counts as well: the mark has moved there, or the blob has come to its end.
     pub(super) fn settle(&mut self) {
         self.counts.excluded += std::mem::take(&mut self.excluded_since);
-        self.unusable.append(&mut self.unusable_since);
+        self.skipped.append(&mut self.skipped_since);
     }
 
     /// The `Id` of an element, as it would be marked.
@@ -198,7 +198,7 @@ impl<'a, 'm> Batch<'a, 'm> {
 
     /// Whether there is nothing in it that the state has to know.
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty() && self.counts == Counts::default() && self.unusable.is_empty()
+        self.lines.is_empty() && self.counts == Counts::default() && self.skipped.is_empty()
     }
 
     /// How far the blob is dealt with by this batch: the number of elements and the last's `Id`.
@@ -207,8 +207,8 @@ impl<'a, 'm> Batch<'a, 'm> {
     }
 
     /// Takes out the elements up to the mark that can't be events: no later run comes back to them.
-    pub(super) fn take_unusable(&mut self) -> Unusable {
-        std::mem::take(&mut self.unusable)
+    pub(super) fn take_skipped(&mut self) -> Skipped {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Whether it is time to write them.
@@ -275,15 +275,15 @@ mod tests {
         batch.add(&Element::Record(br#"{"Id":"a"}"#), 1, Learning::Yes);
         batch.add(&Element::Malformed(9), 2, Learning::Yes);
         batch.add(&Element::Record(b"{x"), 3, Learning::Yes);
-        assert!(batch.take_unusable().is_empty());
+        assert!(batch.take_skipped().is_empty());
         let reached = batch.reached();
-        assert_eq!((reached.elements, reached.unusable_since.count()), (3, 2));
+        assert_eq!((reached.elements, reached.skipped_since.count()), (3, 2));
         batch.clear();
         // A record that is left out moves the mark as well.
         batch.add(&Element::Record(br#"{"Id":"b","Operation":"no"}"#), 4, Learning::Yes);
         assert_eq!(batch.mark().unwrap().0, 4);
-        assert!(batch.reached().unusable_since.is_empty());
-        let text = batch.take_unusable().text("c");
+        assert!(batch.reached().skipped_since.is_empty());
+        let text = batch.take_skipped().text("c");
         assert!(
             text.starts_with("records 2 to 3 of content c are not valid JSON (11 bytes)"),
             "{text}"
@@ -293,7 +293,7 @@ mod tests {
         batch.add(&Element::TooLarge(9), 5, Learning::Yes);
         assert!(batch.is_empty(), "nothing that the state has to know yet");
         batch.settle();
-        assert!(!batch.is_empty() && batch.take_unusable().count() == 1);
+        assert!(!batch.is_empty() && batch.take_skipped().count() == 1);
     }
 
     #[test]
@@ -310,7 +310,7 @@ mod tests {
         batch.add(&Element::Record(b"3"), 4, Learning::Yes);
         batch.settle();
         assert_eq!(
-            batch.take_unusable().text("c"),
+            batch.take_skipped().text("c"),
             "3 records of content c can't be events: record 1 is not a JSON object; records 3 to 4 are \
              not JSON objects; the records around them are delivered"
         );
@@ -372,7 +372,7 @@ mod tests {
             batch.add(&Element::Record(element.as_bytes()), n as u64 + 1, Learning::Yes);
         }
         batch.settle();
-        assert_eq!((batch.counts().excluded, batch.take_unusable().count()), (1, 3));
+        assert_eq!((batch.counts().excluded, batch.take_skipped().count()), (1, 3));
     }
 
     /// Hands out a body in pieces of a size, and ends or breaks off.
@@ -391,7 +391,7 @@ mod tests {
         body: Pieces<'_>,
         known_end: bool,
         offered: bool,
-    ) -> (String, Counts, Option<(u64, String)>, Unusable) {
+    ) -> (String, Counts, Option<(u64, String)>, Skipped) {
         let exclude = vec![Exclude { operation: Some("no".to_owned()), ..Exclude::default() }];
         let options = Options { normalize: true, exclude };
         let mut lines = Vec::new();
@@ -417,7 +417,7 @@ mod tests {
         };
         batch.settle();
         let lines = String::from_utf8(batch.lines().to_vec()).unwrap();
-        (lines + &end, batch.counts(), batch.mark(), batch.take_unusable())
+        (lines + &end, batch.counts(), batch.mark(), batch.take_skipped())
     }
 
     proptest! {

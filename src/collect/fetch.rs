@@ -162,7 +162,7 @@ impl Collector {
                     stream.wrote(fetch.queued.key, mark.clone(), hand_over);
                     stream.count(fetch.queued.key, batch.counts());
                     let shown = || fetch.access.hidden().shown(&fetch.queued.blob.id).into_owned();
-                    stream.pass_over(fetch.queued.key, shown, batch.take_unusable());
+                    stream.pass_over(fetch.queued.key, shown, batch.take_skipped());
                 }
                 fetch.queued.blob.advance(mark);
                 fetch.queued.reached = batch.reached();
@@ -204,7 +204,7 @@ impl Collector {
                 if let Some(stream) = tenant.streams.get_mut(s) {
                     stream.blobs += 1;
                     stream.done_with(&mut queued, latest, room);
-                    stream.tell_unusable(queued.key, room_for_notices, room, now);
+                    stream.tell_skipped(queued.key, room_for_notices, room, now);
                 }
                 return;
             }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::batch::{Counts, Reached};
 use super::pages::Pages;
+use super::skipped::Skipped;
 use super::tenant::RunContext;
-use super::unusable::Unusable;
 use crate::api::{Page, Started};
 use crate::config;
 use crate::content::{Blob, ContentType};
@@ -89,7 +89,7 @@ pub(super) struct StreamRun {
     pub(super) counts: Counts,
     /// Elements of blobs that can't be events and that are not reported yet, by the blob's key, each with
     /// its content id.
-    unusable: BTreeMap<u64, (String, Unusable)>,
+    skipped: BTreeMap<u64, (String, Skipped)>,
     /// Such blobs for whose notices there was no room, and their elements.
     untold: (u64, u64),
     /// What its last listing ran into; it may still go well.
@@ -242,7 +242,7 @@ impl StreamRun {
             served: false,
             blobs: 0,
             counts: Counts::default(),
-            unusable: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             untold: (0, 0),
             trouble: None,
             failed: None,
@@ -496,33 +496,33 @@ impl StreamRun {
         &mut self,
         key: u64,
         content: impl FnOnce() -> String,
-        mut unusable: Unusable,
+        mut skipped: Skipped,
     ) {
-        if !unusable.is_empty() {
-            let new = || (content(), Unusable::default());
-            self.unusable.entry(key).or_insert_with(new).1.append(&mut unusable);
+        if !skipped.is_empty() {
+            let new = || (content(), Skipped::default());
+            self.skipped.entry(key).or_insert_with(new).1.append(&mut skipped);
         }
     }
 
     /// Reports the elements of a blob that can't be events, by one notice: the blob, or the run, has come to
     /// its end. Where as many `notices` wait as may, or the state has no `room`, the blob is counted.
-    pub(super) fn tell_unusable(
+    pub(super) fn tell_skipped(
         &mut self,
         key: u64,
         notices: &mut usize,
         room: &mut Room,
         now: Timestamp,
     ) {
-        let Some((content, unusable)) = self.unusable.remove(&key) else {
+        let Some((content, skipped)) = self.skipped.remove(&key) else {
             return;
         };
         let Some(left) = notices.checked_sub(1).filter(|_| room.has_any()) else {
             let (blobs, elements) = self.untold;
-            self.untold = (blobs + 1, elements + unusable.count());
+            self.untold = (blobs + 1, elements + skipped.count());
             return;
         };
         *notices = left;
-        let text = unusable.text(&excerpt(&content));
+        let text = skipped.text(&excerpt(&content));
         let gap = self.notice(Kind::Gap, text).content(&content);
         room.take(gap.line().len());
         self.gap(gap, now);
@@ -530,14 +530,14 @@ impl StreamRun {
 
     /// The same of all that is left, at the end of the run. Blobs without a notice of their own have one
     /// together.
-    pub(super) fn tell_all_unusable(
+    pub(super) fn tell_all_skipped(
         &mut self,
         notices: &mut usize,
         room: &mut Room,
         now: Timestamp,
     ) {
-        let keys: Vec<_> = self.unusable.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.tell_unusable(key, notices, room, now));
+        let keys: Vec<_> = self.skipped.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.tell_skipped(key, notices, room, now));
         let (blobs, elements) = std::mem::take(&mut self.untold);
         if blobs > 0 {
             let text = format!(

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::explain::exceeded;
 use super::header::Header;
 use super::{Again, NoAnswer};
-use crate::bounded::{read_at_most, read_secretly, read_shared};
-use crate::memory::Share;
+use crate::bounded::{read_at_most, read_holding, read_secretly};
+use crate::memory::Holding;
 use crate::timestamp::Timestamp;
 
 /// What breaks off whatever is still in flight.
@@ -53,8 +53,8 @@ impl Answer {
     ///
     /// # Errors
     /// It is larger, the connection broke, or the run is over.
-    pub fn read_shared(self, most: usize, share: &mut Share) -> Result<Vec<u8>, NoAnswer> {
-        self.read_by(|content| read_shared(content, most as u64, share))
+    pub fn read_holding(self, most: usize, holding: &mut Holding) -> Result<Vec<u8>, NoAnswer> {
+        self.read_by(|content| read_holding(content, most as u64, holding))
     }
 
     /// As [`read`](Self::read), of what holds a secret.

@@ -24,12 +24,12 @@ struct Place {
 
 /// The elements of a blob that can't be events: the first few places, and how many elements follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Unusable {
+pub(super) struct Skipped {
     places: Vec<Place>,
     more: u64,
 }
 
-impl Unusable {
+impl Skipped {
     /// Adds the `index`-th element, which has this many `bytes`. Elements come in their order.
     pub(super) fn add(&mut self, index: u64, why: Why, bytes: u64) {
         self.add_place(Place { first: index, last: index, why, bytes });
@@ -121,10 +121,10 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn of_kinds(kinds: &[(u64, Why)]) -> Unusable {
-        let mut unusable = Unusable::default();
-        kinds.iter().for_each(|(index, why)| unusable.add(*index, *why, 2));
-        unusable
+    fn of_kinds(kinds: &[(u64, Why)]) -> Skipped {
+        let mut skipped = Skipped::default();
+        kinds.iter().for_each(|(index, why)| skipped.add(*index, *why, 2));
+        skipped
     }
 
     #[test]
