@@ -306,7 +306,7 @@ struct Soak {
     site: Site,
     dice: Dice,
     ledger: Ledger,
-    /// And for how many more polls each lasts.
+    /// What lasts, and for how many more polls.
     spells: Vec<(Spell, u64)>,
     /// Runs whose modulesd is gone: one may still hold the lock.
     orphans: Vec<Pid>,
@@ -317,11 +317,13 @@ struct Soak {
     settling: u32,
     /// All streams have been listed: they have begun, by the right time.
     has_begun: bool,
+    /// How many were published.
     records: usize,
     /// How often what has happened.
     happened: BTreeMap<&'static str, usize>,
     /// A line for each poll, for whoever reads of a failure.
     journal: Vec<String>,
+    /// The end of the line of the poll at hand.
     now: String,
 }
 
@@ -815,10 +817,12 @@ impl Soak {
     /// All trouble ends, and polls go on until nothing is left to be done.
     fn calm_down(&mut self) {
         while self.has_orphans() {
-            // At most until its run_timeout.
+            // At most until its run_timeout; until then there is nothing to do for others.
             let run = self.site.poll();
             self.check_end(&run, Blow::None, true);
-            self.take(&run, Blow::None, false, false);
+            if !run.output.is_empty() {
+                self.take(&run, Blow::None, false, false);
+            }
         }
         self.spells.iter_mut().for_each(|(_, polls)| *polls = 0);
         self.end_spells();
