@@ -469,7 +469,8 @@ impl Soak {
             self.count("late blob");
         }
         if self.one_in(20) {
-            expires = now + Duration::minutes(5) + self.seconds(3600);
+            // Some have already.
+            expires = now - Duration::minutes(20) + self.seconds(3600);
             blob = blob.expires(expires);
             self.count("blob that expires");
         }
