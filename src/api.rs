@@ -216,7 +216,7 @@ impl Api {
     /// The two hosts in a run with this configuration.
     #[must_use]
     pub fn new(http: Arc<Http>, clock: Arc<Clock>, config: &Config) -> Self {
-        let memory = Arc::new(Memory::new(config.max_held, config.tenants.len()));
+        let memory = Arc::new(Memory::of(config));
         Self { http, clock, max_held: config.max_held, memory }
     }
 

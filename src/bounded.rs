@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn all_ways_of_reading_have_the_same_limit() {
-        let memory = Arc::new(Memory::new(16 << 20, 1));
+        let memory = Arc::new(Memory::for_tests());
         for length in [0, 1, 8191, 8192, 8193, 100_000, ORDINARY - 1, ORDINARY, ORDINARY + 1] {
             let mut holding = Holding::new(&memory, "t");
             let text: Vec<u8> = (0..=255).cycle().take(length).collect();

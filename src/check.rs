@@ -93,7 +93,7 @@ pub fn run(request: &Request<'_>) -> Result<(String, u8), Error> {
                 state: &state,
                 is_known: known.is_some(),
                 http,
-                memory: Arc::new(Memory::new(config.max_held, config.tenants.len())),
+                memory: Arc::new(Memory::of(&config)),
                 start: request.start,
             };
             report.tenants = check_tenants(&context, &tenants);

@@ -8,8 +8,7 @@ use wodle_office365::args::{self, Command, HELP};
 use wodle_office365::error::Error;
 use wodle_office365::{backfill, check, confine, logging, poll, reset, status, terminal, wodle};
 
-/// The static program's: why, see Cargo.toml.
-#[cfg(target_env = "musl")]
+/// Why this one, see Cargo.toml.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 

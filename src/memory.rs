@@ -1,19 +1,24 @@
 //! What all connections of a run together may hold in memory.
 //!
-//! An answer has [`ORDINARY`] bytes for itself. One that needs more waits for a place, of which there are so
-//! many that all of them, and the work on one of what they hold, fit into 256 MiB (or into what two of the
-//! largest need); whoever has a place may come to need all of it, and waits for no other. What takes a multiple of a large answer's size, the repairs
-//! of a record and the parsing of a list, is done one at a time.
+//! An answer has [`ORDINARY`] bytes for itself. One that needs more waits for a place, which has room for the
+//! largest; whoever has a place waits for no other. What takes a multiple of a large answer's size, the repairs
+//! of a record and the parsing of a list, is done one at a time. There are so many places that all this fits into
+//! 256 MiB, but at least two.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::config::Config;
+
 /// The most bytes that an answer holds without a place; some 1,000 ordinary records.
 pub const ORDINARY: usize = 1 << 20;
 
-/// What all large answers together hold, in bytes, unless two of the largest need more.
+/// What all answers together hold, in bytes, unless two of the largest need more.
 const BUDGET: usize = 256 << 20;
+
+/// What a connection takes besides its answer, in bytes: buffers of the libraries, lines that are not written yet.
+const BESIDES: usize = 512 << 10;
 
 /// The work on a large answer takes so many times its size: a control character of a record becomes six, and a
 /// buffer that grows is there twice.
@@ -40,11 +45,11 @@ struct Taken {
 }
 
 impl Memory {
-    /// The places for answers of at most `max_held` bytes, of so many `tenants`: where there are several, one
-    /// whose answers come slowly has half of the places at most.
-    #[must_use]
-    pub fn new(max_held: usize, tenants: usize) -> Self {
-        let for_answers = BUDGET.saturating_sub(max_held.saturating_mul(WORK));
+    /// The places for answers of at most `max_held` bytes, which come by so many `connections` for so many
+    /// `tenants`: where there are several, one whose answers come slowly has half of the places at most.
+    fn new(max_held: usize, connections: usize, tenants: usize) -> Self {
+        let ordinary = connections.saturating_mul(ORDINARY + BESIDES);
+        let for_answers = BUDGET.saturating_sub(max_held.saturating_mul(WORK) + ordinary);
         let places = (for_answers / max_held.saturating_add(ORDINARY)).max(LEAST_PLACES);
         Self {
             places,
@@ -53,6 +58,12 @@ impl Memory {
             freed: Condvar::new(),
             work: Mutex::default(),
         }
+    }
+
+    /// The places of a run with this configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self::new(config.max_held, config.max_connections, config.tenants.len())
     }
 
     /// The run is over: whoever waits for a place gets none.
@@ -64,6 +75,12 @@ impl Memory {
     /// The right to work on a large answer, once nobody else does.
     pub fn work(&self) -> MutexGuard<'_, ()> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Places for tests.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self::new(16 << 20, 8, 1)
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -155,20 +172,28 @@ mod tests {
 
     #[test]
     fn places_fit_into_the_budget_and_leave_some_to_other_tenants() {
-        for (max_held, tenants, places, of_a_tenant) in
-            [(16, 1, 7, 7), (16, 2, 7, 3), (32, 9, 2, 1), (48, 2, 2, 1), (48, 1, 2, 2)]
-        {
-            let memory = Memory::new(max_held << 20, tenants);
+        for (max_held, connections, tenants, places, of_a_tenant) in [
+            (16, 8, 1, 6, 6),
+            (16, 8, 2, 6, 3),
+            (16, 32, 2, 4, 2),
+            (16, 64, 9, 2, 1),
+            (32, 8, 9, 2, 1),
+            (48, 8, 2, 2, 1),
+            (48, 64, 1, 2, 2),
+        ] {
+            let memory = Memory::new(max_held << 20, connections, tenants);
             assert_eq!((memory.places, memory.of_a_tenant), (places, of_a_tenant), "{max_held}");
-            let needed = memory.places * ((max_held << 20) + ORDINARY) + WORK * (max_held << 20);
-            let largest = (WORK + 2) * (max_held << 20) + 2 * ORDINARY;
+            let ordinary = connections * (ORDINARY + BESIDES);
+            let needed =
+                memory.places * ((max_held << 20) + ORDINARY) + WORK * (max_held << 20) + ordinary;
+            let largest = (WORK + 2) * (max_held << 20) + 2 * ORDINARY + ordinary;
             assert!(needed <= BUDGET.max(largest), "{needed}");
         }
     }
 
     #[test]
     fn one_tenant_leaves_places_to_another() {
-        let memory = Arc::new(Memory::new(48 << 20, 2));
+        let memory = Arc::new(Memory::new(48 << 20, 8, 2));
         let mut slow = Holding::new(&memory, "slow");
         slow.grow().unwrap();
         slow.grow().unwrap();
@@ -189,7 +214,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_when_the_run_is_over_gets_nothing() {
-        let memory = Arc::new(Memory::new(48 << 20, 1));
+        let memory = Arc::new(Memory::new(48 << 20, 8, 1));
         let mut held = [Holding::new(&memory, "t"), Holding::new(&memory, "t")];
         held.iter_mut().for_each(|holding| holding.grow().unwrap());
         let waits = thread::spawn({

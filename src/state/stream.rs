@@ -88,6 +88,10 @@ pub struct Stream {
     /// before the stream has begun; then as long as that is earlier than all that is known of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<(Timestamp, u32)>,
+    /// Seconds by which the API's time has gone back since it was last confirmed: more time may have passed
+    /// by then, so that the position alone doesn't show it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub went_back: u64,
     /// Blobs of which runs under a modulesd have written something that nothing has proven to be
     /// sent, as they were before.
     pub handed_over: Vec<Waiting>,
@@ -244,6 +248,7 @@ impl Stream {
             start_error: None,
             unsubscribed_since: None,
             ahead: None,
+            went_back: 0,
             handed_over: Vec::new(),
             excluded: 0,
             excluded_of_handed_over: 0,
@@ -305,10 +310,13 @@ impl Stream {
             }
             return None;
         }
-        let back = self.position.since(now).max(clock.change.saturating_neg());
+        let went_back = i64::try_from(self.went_back).unwrap_or(i64::MAX);
+        let went_back = went_back.saturating_sub(clock.change).max(0);
+        self.went_back = u64::try_from(went_back).unwrap_or_default();
+        let back = self.position.since(now).max(went_back);
         if back <= MINUTE {
             self.position = self.position.min(now);
-            self.ahead = None;
+            (self.ahead, self.went_back) = (None, 0);
             return None;
         }
         if !clock.is_confirmed() {
@@ -324,7 +332,7 @@ impl Stream {
             }
             self.horizon = since.min(now).plus(-lookback);
         }
-        self.ahead = None;
+        (self.ahead, self.went_back) = (None, 0);
         if self.horizon < now.plus(HOUR - RETENTION) {
             // As far back as the API goes, wherever that is when it is listed: no gap.
             self.origin = Some(Origin::Oldest);
@@ -728,7 +736,7 @@ mod tests {
         let before = stream.clone();
         let early = at(30 * DAY);
         assert_eq!(stream.correct_clock(&reading(-30 * DAY, -30 * DAY, early), HOUR), None);
-        assert_eq!(stream, before);
+        assert_eq!(Stream { went_back: 0, ..stream.clone() }, before);
         assert_eq!(stream.correct_clock(&reading(0, -30 * DAY, early), HOUR), None, "nor twice");
         assert_eq!(stream.position, before.position);
         // This machine's clock says so as well.
@@ -744,6 +752,26 @@ mod tests {
         let mut seconds = before.clone();
         seconds.correct_clock(&reading(-9, -900, at(9)), HOUR);
         assert_eq!((seconds.position, seconds.horizon), (at(9), at(HOUR)));
+    }
+
+    #[test]
+    fn a_date_too_late_in_the_last_run_before_a_pause_loses_nothing() {
+        // This machine's clock is 8 days off; the API's time is right but for one run.
+        let offset = 8 * DAY;
+        let mut stream = Stream { origin: None, ..Stream::first(true, None, at(DAY)) };
+        let mut run = |clock: ClockReading| {
+            stream.correct_clock(&clock, HOUR);
+            let from = stream.listing_start(HOUR);
+            let end = RunEnd { clock: Some(clock), ..end(Some(clock.now), vec![], clock.now) };
+            stream.finish(end, HOUR);
+            from
+        };
+        run(reading(0, offset, at(0)));
+        // One run is told three hours too late; the next one comes four hours later.
+        run(reading(3 * HOUR, offset + 3 * HOUR, at(-3 * HOUR)));
+        let first = run(reading(-3 * HOUR, offset, at(-4 * HOUR)));
+        let second = run(reading(0, offset, at(-4 * HOUR - 60)));
+        assert!(first.min(second) <= at(0), "{first} {second}, listed to {}", at(0));
     }
 
     #[test]

@@ -183,7 +183,7 @@ fn a_blob_without_a_usable_time_that_fails_waits_and_is_delivered_once() {
     let time = Some(json!("0001-01-01T00:00:00"));
     let blob = blob(&site, Duration::days(3), "1").listed_as("contentCreated", time);
     let id = publish(&site, blob.always_listed());
-    let refuse = Fault::on(Call::Fetch).content_id(&id).times(4).respond(400, "nonsense");
+    let refuse = Fault::on(Call::Fetch).content_id(&id).times(4).respond(403, "nonsense");
     site.simulator.fault(refuse);
     for _ in 0..4 {
         let run = site.poll();
