@@ -8,7 +8,7 @@ use memchr::memmem;
 use crate::auth::{ClientCertificate, Credentials, PrivateKey};
 use crate::config::{Config, Credential, Tenant};
 use crate::secret::Secret;
-use crate::store::Home;
+use crate::store::{Home, Named};
 use crate::timestamp::Timestamp;
 
 /// What is said in the place of a path that may be the secret itself.
@@ -56,7 +56,7 @@ pub fn files(home: &Home, tenant: &Tenant) -> Vec<PathBuf> {
 fn secret(home: &Home, path: &Path, writers: Option<u32>) -> Result<Secret, String> {
     let resolved = home.resolve(path);
     let file = shown(path, &resolved);
-    let bytes = home.read_private(&resolved, writers);
+    let bytes = home.read_named(&resolved, Named::Secret, writers);
     let bytes = bytes.map_err(|error| hide(&error.to_string(), &resolved, &file))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{file} is not UTF-8 text"))?;
     match text.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']) {
@@ -71,14 +71,15 @@ pub fn has_white_space(home: &Home, config: &Config, tenant: &Tenant) -> bool {
     let Credential::SecretFile(path) = &tenant.credential else {
         return false;
     };
-    let bytes = home.read_private(&home.resolve(path), config.writers).unwrap_or_default();
+    let bytes =
+        home.read_named(&home.resolve(path), Named::Secret, config.writers).unwrap_or_default();
     bytes.trim_ascii().len() < bytes.len()
 }
 
 fn private_key(home: &Home, path: &Path, writers: Option<u32>) -> Result<PrivateKey, String> {
     let resolved = home.resolve(path);
     let file = shown(path, &resolved);
-    let pem = home.read_private(&resolved, writers);
+    let pem = home.read_named(&resolved, Named::Secret, writers);
     let pem = pem.map_err(|error| hide(&error.to_string(), &resolved, &file))?;
     PrivateKey::read(&pem).map_err(|why| format!("{file} can't be used: {why}"))
 }
@@ -91,10 +92,11 @@ fn client_certificate(
     clocks: [Timestamp; 2],
 ) -> Result<ClientCertificate, String> {
     let path = home.resolve(path);
-    let mut pem = home.read_certificate(&path, writers).map_err(|error| error.to_string())?;
+    let mut pem =
+        home.read_named(&path, Named::Certificate, writers).map_err(|error| error.to_string())?;
     if memmem::find(&pem, b"PRIVATE KEY-----").is_some() {
         // Then it is no public file.
-        pem = home.read_private(&path, writers).map_err(|error| error.to_string())?;
+        pem = home.read_named(&path, Named::Secret, writers).map_err(|error| error.to_string())?;
     }
     ClientCertificate::read(&pem, key, clocks)
         .map_err(|why| format!("{} can't be used: {why}", path.display()))

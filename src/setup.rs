@@ -12,7 +12,7 @@ use crate::confine::{Confinement, Reach, before_the_network};
 use crate::error::Error;
 use crate::http::{Http, Network, Stores, Timeouts, parse_bundle};
 use crate::proxy::Environment;
-use crate::store::{ConfigFile, Folder, Home, Lock, read_stdin};
+use crate::store::{ConfigFile, Folder, Home, Lock, Named, read_stdin};
 use crate::terminal;
 
 /// Reads the configuration.
@@ -59,7 +59,7 @@ pub fn network(config: &Config, home: &Home) -> Result<Network, Error> {
                 Error::Setup(format!("configuration: ca_path {path} can't be used: {why}"))
             };
             let pem = home
-                .read_bundle(&home.resolve(path), config.writers)
+                .read_named(&home.resolve(path), Named::Bundle, config.writers)
                 .map_err(|why| unusable(&why))?;
             parse_bundle(path, &pem).map_err(|why| unusable(&why))?
         }

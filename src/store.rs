@@ -56,6 +56,17 @@ pub struct ConfigFile {
     pub writers: Option<u32>,
 }
 
+/// What a file that the configuration names is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A secret or a private key.
+    Secret,
+    /// A certificate of our own, which anyone may read.
+    Certificate,
+    /// Certificates to trust, which anyone may read.
+    Bundle,
+}
+
 impl Home {
     /// Takes `path` as Wazuh's folder.
     ///
@@ -210,54 +221,24 @@ impl Home {
         Ok(ConfigFile { bytes, writers })
     }
 
-    /// Reads a file that holds a secret or a private key. `writers`: the group that may write to the
-    /// configuration that names it.
+    /// Reads a file that the configuration names. `writers`: the group that may write to the configuration.
     ///
-    /// Refused when anyone but its owner may write it, everyone may read it, or `writers` may not read it.
+    /// Refused when anyone but its owner may write it, when it holds a secret and everyone may read it, or
+    /// when `writers` may not read it.
     ///
     /// # Errors
     /// It can't be read or is refused; the text names the remedy.
-    pub fn read_private(
+    pub fn read_named(
         &self,
         path: &Path,
+        named: Named,
         writers: Option<u32>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.read_named(path, 0o026, MOST_SECRET, writers)
-    }
-
-    /// Reads a file with a certificate of our own, which anyone may read. `writers`: as for
-    /// [`read_private`](Self::read_private).
-    ///
-    /// # Errors
-    /// As [`read_private`](Self::read_private).
-    pub fn read_certificate(
-        &self,
-        path: &Path,
-        writers: Option<u32>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.read_named(path, 0o022, MOST_SECRET, writers)
-    }
-
-    /// Reads a file with certificates to trust. `writers`: as for [`read_private`](Self::read_private).
-    ///
-    /// # Errors
-    /// As [`read_private`](Self::read_private).
-    pub fn read_bundle(
-        &self,
-        path: &Path,
-        writers: Option<u32>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.read_named(path, 0o022, MOST_BUNDLE, writers)
-    }
-
-    /// Reads a file that the configuration names and of whose mode nothing of `forbidden` is set.
-    fn read_named(
-        &self,
-        path: &Path,
-        forbidden: u32,
-        most: u64,
-        writers: Option<u32>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let (forbidden, most) = match named {
+            Named::Secret => (0o026, MOST_SECRET),
+            Named::Certificate => (0o022, MOST_SECRET),
+            Named::Bundle => (0o022, MOST_BUNDLE),
+        };
         let name = path.display();
         let unreadable = |error: io::Error| {
             unreadable(path, &error, &|real| format!("write {real} into the configuration"))
@@ -267,9 +248,9 @@ impl Home {
         if let Some(group) = writers.filter(|group| !opened.is_readable_by(*group)) {
             return Err(Error::Setup(format!(
                 "{name} is not used because group {group} may write to the configuration that names it, \
-                 but may not read this file, and could so have any file of root's sent anywhere: let the \
-                 group read it (chgrp {group} {name} && chmod g+r {name}), or move the <office365> block \
-                 from there to {}, with mode 0640",
+                 but may not read this file, and could so have any file of root's sent anywhere. If it is \
+                 the file that you mean, move the <office365> block from there to {}, with mode 0640, or \
+                 let the group read it (chgrp {group} {name} && chmod g+r {name})",
                 self.config().display()
             )));
         }
