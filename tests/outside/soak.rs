@@ -474,6 +474,17 @@ impl Soak {
             blob = blob.expires(expires);
             self.count("blob that expires");
         }
+        if self.one_in(15) {
+            let member = self.one_of(&["contentCreated", "contentExpiration"]);
+            let value = match self.dice.below(4) {
+                0 => None,
+                1 => Some(json!(7)),
+                2 => Some(json!("soon")),
+                _ => Some(json!("0001-01-01T00:00:00")),
+            };
+            blob = blob.listed_as(member, value);
+            self.count("blob without a usable time");
+        }
         if self.one_in(10) {
             self.site.simulator.publish(stream.tenant(), stream.content_type(), blob.clone());
             self.count("blob listed twice");
@@ -536,7 +547,7 @@ impl Soak {
         let fault = Fault::on(call).skip(usize::try_from(self.dice.below(6)).unwrap());
         let fault = fault.times(usize::try_from(1 + self.dice.below(2)).unwrap());
         let bytes = usize::try_from(self.dice.below(2000)).unwrap();
-        let (what, fault) = match (self.dice.below(13), call) {
+        let (what, fault) = match (self.dice.below(14), call) {
             (0, _) => ("429", fault.respond(429, "").header("Retry-After", "1")),
             (1, _) => ("AF429", fault.respond(403, AF429)),
             (2, _) => ("503", fault.respond(503, HTML)),
@@ -547,6 +558,9 @@ impl Soak {
             (7, _) => ("cut", fault.cut(bytes)),
             (8, _) => ("cut chunks", fault.chunked().cut(bytes)),
             (9, _) => ("delay", fault.delay(std::time::Duration::from_millis(20))),
+            (10, Content | Page) => {
+                ("unusable link", fault.respond(200, "[]").header("NextPageUri", "no address"))
+            }
             (_, Page) => ("AF20031", fault.respond(400, AF20031)),
             (_, Content) => ("AF20022", fault.respond(400, AF20022)),
             _ => ("dropped", fault.drop_connection()),
@@ -561,13 +575,13 @@ impl Soak {
     }
 
     fn begin_spell(&mut self, time_passes: bool) {
-        if !self.spells.is_empty() || !self.has_begun {
+        if !self.spells.is_empty() {
             return;
         }
         let (minute, hour, day) = (Duration::MINUTE, Duration::HOUR, Duration::DAY);
         let spell = match self.dice.below(4) {
-            0 => Spell::Off(self.stream()),
-            1 => Spell::NoRoles(self.one_of(&[0, 1, 2])),
+            0 if self.has_begun => Spell::Off(self.stream()),
+            1 if self.has_begun => Spell::NoRoles(self.one_of(&[0, 1, 2])),
             // While this machine's clock is wrong as well, nobody can tell what is right.
             _ if time_passes => {
                 Spell::Date(self.one_of(&[10 * minute, 3 * hour, -10 * minute, -3 * hour]))
