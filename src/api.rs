@@ -194,9 +194,10 @@ pub struct Page {
 
 /// An answer that is an array, with the link to the next page.
 struct List {
+    /// For the body; when it is taken apart this comes first, so that it is dropped last.
+    holding: Holding,
     body: Vec<u8>,
     next: Header<String>,
-    holding: Holding,
 }
 
 /// The two hosts as they are called.
@@ -285,7 +286,7 @@ impl Api {
         patience: Option<Duration>,
     ) -> Result<Subscriptions, Trouble> {
         let url = access.signed(&format!("{}/subscriptions/list", access.root));
-        let List { body, holding, .. } = self.array(access, &url, patience)?;
+        let List { holding, body, .. } = self.array(access, &url, patience)?;
         let subscriptions = self.parsed(&holding, || parse_subscriptions(&body));
         subscriptions.map_err(|why| Trouble::passing(access.hidden().excerpt(&why)))
     }
@@ -343,7 +344,7 @@ impl Api {
         url: &str,
         patience: Option<Duration>,
     ) -> Result<(Page, Holding), Trouble> {
-        let List { body, next, holding } = self.array(access, url, patience)?;
+        let List { holding, body, next } = self.array(access, url, patience)?;
         if let Some(why) = next.unusable() {
             return Err(Trouble::passing(format!(
                 "the header NextPageUri, which links to the next page of the list, {why}, so the rest \

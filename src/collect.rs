@@ -452,9 +452,9 @@ impl Collector {
         let mut streams: usize = tenants.iter().map(|tenant| tenant.streams.len()).sum();
         if report.halt == Some(Halt::State) && !shared.has_begun {
             log::error!(
-                "no content is fetched: the state is full of events that earlier runs handed over to \
-                 Wazuh and nothing has proven to be sent. Nothing is lost, but collecting stands still. \
-                 Restart Wazuh (its socket queue/sockets/queue is missing)"
+                "no content is fetched: the state has no room for more, because it is full of events and \
+                 notices that were handed over to Wazuh and that nothing has proven to be sent. Nothing is \
+                 lost. If the socket queue/sockets/queue is missing, restart Wazuh; else the next runs go on"
             );
             report.failed = true;
         }

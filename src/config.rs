@@ -145,6 +145,17 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Config, ConfigError> {
     let text = lossy(bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let fault = |position, text: String| ConfigError { file: file.to_owned(), position, text };
+    // A log, or a database, may hold a block that somebody else has put there; and who may write to the
+    // folder of the configuration can move such a file of root's to its place.
+    let begins = text.trim_start();
+    let odd = if begins.is_empty() || begins.starts_with('<') { None } else { Some(begins) };
+    let odd = odd.map(|rest| text.len() - rest.len()).or_else(|| text.find('\0'));
+    if let Some(at) = odd {
+        return Err(fault(
+            Some(place(text, at)),
+            "this is not a configuration, which is text and begins with a tag".to_owned(),
+        ));
+    }
     let (blocks, unclosed) = blocks(text, "office365");
     if let Some(at) = unclosed {
         return Err(fault(Some(place(text, at)), "<office365> is never closed".to_owned()));

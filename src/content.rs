@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::codes::{self, Explanation};
 use crate::lenient::Scalar;
 use crate::timestamp::Timestamp;
-use crate::words::{Hidden, excerpt};
+use crate::words::Hidden;
 
 /// One of the API's five content types. With a tenant it makes a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,8 +122,8 @@ fn time(member: &Scalar) -> Option<Timestamp> {
 /// The body is no listing; the text says in which way.
 pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
     let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body)).map_err(|error| {
-        let why = excerpt(&error.to_string());
-        format!("the answer is no list of content blobs ({why}): is a proxy in between?")
+        // It may quote the answer: whoever shows it hides secrets first, and only then cuts it.
+        format!("the answer is no list of content blobs; is a proxy in between? ({error})")
     })?;
     for (index, item) in items.iter().enumerate() {
         check_lengths(item).map_err(|why| {
@@ -188,8 +188,7 @@ pub struct Subscriptions {
 pub fn parse_subscriptions(body: &[u8]) -> Result<Subscriptions, String> {
     let items: Vec<SubscriptionItem> =
         serde_json::from_slice(without_bom(body)).map_err(|error| {
-            let why = excerpt(&error.to_string());
-            format!("the answer is no list of subscriptions ({why}): is a proxy in between?")
+            format!("the answer is no list of subscriptions; is a proxy in between? ({error})")
         })?;
     let mut list = Subscriptions::default();
     let mut disabled = Vec::new();

@@ -161,7 +161,7 @@ fn check_open(stdout: &File) -> io::Result<()> {
     let why = if access == OFlags::RDONLY {
         "it is open for reading only"
     } else if is_null && access == OFlags::RDWR {
-        "it is closed"
+        "it is closed, or /dev/null that is open for reading and writing"
     } else {
         return Ok(());
     };

@@ -79,8 +79,7 @@ fn poll(
         return Ok(0);
     };
     let loaded = folder.load_state()?;
-    let output = (!look).then_some(config.max_output);
-    let mut frame = Frame::open(home, folder, lock, loaded, output)?;
+    let mut frame = Frame::open(home, folder, lock, loaded, !look)?;
     let http = Arc::new(Http::new(network(&config, home)?));
     let clock = Arc::new(Clock::new(frame.loaded.state.clock_offset));
     let tokens = Tokens::parse(&frame.folder.load_tokens());
@@ -194,7 +193,7 @@ fn tell_misconfiguration(home: &Home, text: &str) -> Result<(), Error> {
         folder = folder.stand_in();
         folder.load_state().unwrap_or_default()
     });
-    let mut frame = Frame::open(home, folder, lock, loaded, Some(0))?;
+    let mut frame = Frame::open(home, folder, lock, loaded, true)?;
     let now = local_now().plus(frame.loaded.state.clock_offset);
     frame.loaded.state.tell_configuration("", text, now);
     if frame.loaded.state.notices.is_empty() {

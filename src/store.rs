@@ -76,7 +76,7 @@ impl Home {
         let name = path.display();
         match Dir::open(path) {
             Ok(dir) => Ok(Self { path: path.to_owned(), dir }),
-            Err(error) if RefusedLink::is(&error) => {
+            Err(error) if RefusedLink::of(&error).is_some() => {
                 Err(Error::Setup(format!("--home {name}: {error}: name the folder itself")))
             }
             Err(error) => match error.kind() {
@@ -285,10 +285,12 @@ impl Home {
 /// followed, given where it leads.
 fn unreadable(path: &Path, error: &io::Error, instead: &dyn Fn(&str) -> String) -> Error {
     let name = path.display();
-    if RefusedLink::is(error) {
-        let real = path.canonicalize();
-        let real = real.map_or("the file's own path".to_owned(), |real| real.display().to_string());
-        return Error::Setup(format!("{name} is not used: {error}; {}", instead(&real)));
+    if let Some(link) = RefusedLink::of(error) {
+        let remedy = match &link.leads_to {
+            Some(real) => instead(&real.display().to_string()),
+            None => "root has not made it: remove it, and find out who has".to_owned(),
+        };
+        return Error::Setup(format!("{name} is not used: {error}; {remedy}"));
     }
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "; is it spelt right? Relative paths begin at HOME",

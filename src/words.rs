@@ -113,11 +113,20 @@ const MARKS: [&str; 3] = ["client_secret", "client_assertion", "bearer"];
 /// No secret is shorter than this that stands behind `Bearer`; `token` and the like are words.
 const LEAST_TOKEN: usize = 16;
 
+/// How much of a text is searched for secrets, in bytes: what is shown ends long before, and so does a token
+/// that begins in it.
+const MAX_LOOKED_AT: usize = 64 << 10;
+
 impl Hidden<'_> {
     /// The beginning of a foreign text on one line, without the secrets: neither in any usual
     /// spelling, nor whatever else stands where they stood in the request.
     #[must_use]
     pub fn excerpt(&self, text: &str) -> String {
+        let mut end = text.len().min(MAX_LOOKED_AT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = text.get(..end).unwrap_or_default();
         excerpt(&self.redacted(text).unwrap_or_else(|| text.to_owned()))
     }
 

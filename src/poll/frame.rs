@@ -42,7 +42,7 @@ pub(super) fn lock(folder: &Folder, longest_run: u64) -> Result<Option<Lock>, Er
 
 impl Frame {
     /// Takes in what our parent means for what the last run handed over, and shows that the state
-    /// can be saved. `output`: how much may be written; none where nothing is to be saved.
+    /// can be saved, unless nothing is to be: not `saves`.
     ///
     /// # Errors
     /// All output would be lost, or would come again and again: nothing may be fetched.
@@ -51,14 +51,11 @@ impl Frame {
         folder: Folder,
         lock: Lock,
         mut loaded: Loaded,
-        output: Option<u64>,
+        saves: bool,
     ) -> Result<Self, Error> {
-        let hand_over = output.is_some() && hand_over(home, &folder, &mut loaded)?;
-        let prepare = |output| {
-            let room = folder.state_room(output);
-            folder.prepare_save(room, loaded.keep_previous).map_err(cannot_save)
-        };
-        let prepared = output.map(prepare).transpose()?;
+        let hand_over = saves && hand_over(home, &folder, &mut loaded)?;
+        let prepare = || folder.prepare_save(folder.state_room(), loaded.keep_previous);
+        let prepared = saves.then(prepare).transpose().map_err(cannot_save)?;
         Ok(Self { folder, loaded, hand_over, prepared, _lock: lock })
     }
 
@@ -95,7 +92,7 @@ fn hand_over(home: &Home, folder: &Folder, loaded: &mut Loaded) -> Result<bool, 
     let begun = loaded.state.begin_run(&modulesd, parent::queue(&home.queue()));
     let changed = begun.map_err(|DeadQueue| Error::Run(parent::RESTART.to_owned()))?;
     if changed {
-        let prepared = folder.prepare_save(folder.state_room(0), loaded.keep_previous);
+        let prepared = folder.prepare_save(folder.state_room(), loaded.keep_previous);
         prepared.and_then(|save| save.commit(&loaded.state)).map_err(cannot_save)?;
         loaded.keep_previous = loaded.state.last_poll.is_none();
     }

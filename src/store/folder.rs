@@ -17,14 +17,14 @@ use crate::bounded::{read_at_most, read_secretly};
 use crate::error::Error;
 use crate::event::{Kinds, Saved};
 use crate::parent::process_start;
-use crate::state::{BadState, State};
+use crate::state::{BadState, MAX_STATE, State};
 use crate::timestamp::Timestamp;
 
 /// Our own folder, in HOME.
 const FOLDER: &str = "var/wodles/wodle-office365";
 
-/// The largest state or token file that is read.
-const MOST_STATE: u64 = 1 << 30;
+/// The largest state or token file that is read: earlier releases wrote states of 200 MB.
+const MAX_READ: u64 = 1 << 30;
 
 const STATE: &str = "state.json";
 const PREVIOUS: &str = "state.previous.json";
@@ -35,6 +35,9 @@ const LOCK: &str = "lock";
 
 /// The largest file of kinds that is read; as many as are known take less.
 const MAX_KINDS: u64 = 16 << 20;
+
+/// What a state may have beyond its bound, in bytes: texts of what has failed in very many streams.
+const MARGIN: u64 = 2 << 20;
 
 /// For reading a file of ours: without blocking, should it be anything else.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
@@ -271,7 +274,7 @@ impl Folder {
 
     /// The state in a file; none where there is no such file.
     fn read_state(&self, name: &str) -> Result<Option<State>, Unreadable> {
-        let bytes = match self.open(name).and_then(|file| read_at_most(file, MOST_STATE)) {
+        let bytes = match self.open(name).and_then(|file| read_at_most(file, MAX_READ)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -322,13 +325,12 @@ impl Folder {
         Ok(temporary)
     }
 
-    /// Room for the state after one more run: some 10,000 blobs more may wait, of half a kilobyte
-    /// each; those that it writes, `output` bytes of a kilobyte and more each, are handed over.
+    /// Room for the state after one more run: as much as it may have, or more if it has that already.
     #[must_use]
-    pub fn state_room(&self, output: u64) -> u64 {
+    pub fn state_room(&self) -> u64 {
         let size = self.open(self.state).and_then(|file| file.metadata());
         let size = size.map_or(0, |meta| meta.len());
-        size.saturating_add(size / 4).saturating_add(output / 2).saturating_add(6 << 20)
+        size.saturating_add(size / 4).max(MAX_STATE as u64).saturating_add(MARGIN)
     }
 
     /// The tokens kept from earlier runs; none where the file can't be used: they are only saved
@@ -336,7 +338,7 @@ impl Folder {
     #[must_use]
     pub fn load_tokens(&self) -> Zeroizing<Vec<u8>> {
         let file = self.open(TOKENS);
-        file.and_then(|file| read_secretly(file, MOST_STATE)).unwrap_or_default()
+        file.and_then(|file| read_secretly(file, MAX_READ)).unwrap_or_default()
     }
 
     /// Replaces the kept tokens.
@@ -388,10 +390,13 @@ fn not_strangers(dir: &Dir) -> io::Result<Owned> {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> String {
-    let remedy = if RefusedLink::is(error) {
-        "put a folder there"
-    } else {
-        "it must belong to who runs this, with mode 0700"
+    let remedy = match RefusedLink::of(error).map(|link| &link.leads_to) {
+        Some(Some(real)) => format!(
+            "move the folder {} there, with everything in it: without it collecting would begin again",
+            real.display()
+        ),
+        Some(None) => "root has not made it: remove it, and find out who has".to_owned(),
+        None => "it must belong to who runs this, with mode 0700".to_owned(),
     };
     format!("the folder {} can't be used: {error}; {remedy}", path.display())
 }

@@ -3,8 +3,9 @@
 //!
 //! A path is walked folder by folder. A symbolic link on the way is followed only if it, and the folder
 //! that it is in, belong to root (or to the caller), and nobody else may write to that folder: then nobody
-//! else can have made it, moved it there or replaced it. What is opened at the end is opened in the folder
-//! that the walk has reached, so a path that changes meanwhile changes nothing.
+//! else can have made the link, moved it there or replaced it. What is opened at the end is opened in the
+//! folder that the walk has reached, so a path that changes meanwhile changes nothing. A file of root's may
+//! still have been moved there by whoever may write to its folder.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -17,8 +18,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, StatVfsMountFlags, fstat, fstatfs, fstatvfs,
-    mkdirat, openat, readlinkat, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, StatVfsMountFlags, StatxFlags, fgetxattr, fstat,
+    fstatfs, fstatvfs, mkdirat, openat, readlinkat, statat, statx,
 };
 use rustix::io::Errno;
 
@@ -67,7 +68,7 @@ impl Owned {
     /// Whether a group may read it, or, with `search`, pass through it.
     fn is_open_to(&self, group: u32, search: bool) -> bool {
         let bit = if search { 0o001 } else { 0o004 };
-        self.mode & bit != 0 || (self.gid == group && self.mode & (bit << 3) != 0)
+        self.mode & if self.gid == group { bit << 3 } else { bit } != 0
     }
 }
 
@@ -78,11 +79,15 @@ pub(super) fn owned(file: impl AsFd) -> io::Result<Owned> {
 
 /// A folder that is held open.
 #[derive(Clone, Debug)]
-pub struct Dir(Arc<OwnedFd>);
+pub struct Dir {
+    fd: Arc<OwnedFd>,
+    /// Where the walk has found it, for messages.
+    path: PathBuf,
+}
 
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -98,15 +103,19 @@ pub(super) struct Place {
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) owned: Owned,
-    /// Whether somebody else than root or the caller may put other files in its place.
+    /// Whether somebody else than root or the caller may put other files in its place: then its owner and
+    /// mode don't say who has put it there.
     pub(super) is_exposed: bool,
+    has_acl: bool,
     way: Vec<Owned>,
 }
 
 impl Opened {
-    /// Whether a group can read it, by its mode and those of the folders that lead to it.
+    /// Whether a group can read it, by its mode and those of the folders that lead to it. With an access
+    /// control list the mode doesn't say, so it can't.
     pub(super) fn is_readable_by(&self, group: u32) -> bool {
-        self.owned.is_open_to(group, false)
+        !self.has_acl
+            && self.owned.is_open_to(group, false)
             && self.way.iter().all(|dir| dir.is_open_to(group, true))
     }
 }
@@ -116,8 +125,8 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXE
 const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 impl Dir {
-    fn new(fd: OwnedFd) -> Self {
-        Self(Arc::new(fd))
+    fn new(fd: OwnedFd, path: impl Into<PathBuf>) -> Self {
+        Self { fd: Arc::new(fd), path: path.into() }
     }
 
     /// The folder at `path`, which may be relative to the working directory.
@@ -125,7 +134,16 @@ impl Dir {
     /// # Errors
     /// It can't be opened, is not a folder, or a link on the way is refused.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::new(openat(CWD, ".", DIR | HANDLE, Mode::empty())?).subdir(path)
+        Self::start(path)?.subdir(path)
+    }
+
+    /// Where the walk of a path begins: the working directory is of no matter to an absolute one.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(super) fn start(path: &Path) -> io::Result<Self> {
+        let (start, called) = if path.is_absolute() { ("/", "/") } else { (".", "") };
+        Ok(Self::new(openat(CWD, start, DIR | HANDLE, Mode::empty())?, called))
     }
 
     /// The folder at `path`, which begins here if it is relative.
@@ -134,7 +152,8 @@ impl Dir {
     /// As [`open`](Self::open).
     pub(super) fn subdir(&self, path: &Path) -> io::Result<Self> {
         let Place { dir, name, .. } = self.place(path)?;
-        Ok(Self::new(openat(&dir, name, DIR | HANDLE, Mode::empty())?))
+        let path = if name == "." { dir.path.clone() } else { dir.path.join(&name) };
+        Ok(Self::new(openat(&dir, name, DIR | HANDLE, Mode::empty())?, path))
     }
 
     /// The folder at `path`, which begins here if it is relative; its last part is made with `mode` if it is missing.
@@ -173,7 +192,8 @@ impl Dir {
             ));
         }
         let owned = owned(&file)?;
-        Ok(Opened { file, owned, is_exposed: !dir.is_ours()?, way })
+        let (is_exposed, has_acl) = (!dir.is_ours()?, has_acl(&file));
+        Ok(Opened { file, owned, is_exposed, has_acl, way })
     }
 
     /// Opens the regular file `name` in this folder itself; `mode` is for one that is made.
@@ -225,19 +245,24 @@ impl Dir {
         statat(self, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| Owned::of(&stat))
     }
 
-    /// Whether nobody but root and the caller may change what is in it. A file system that is mounted
-    /// read-only counts as such, whatever the folder's mode (as a container's secrets are), unless it is
-    /// that of `/`.
+    /// Whether nobody but root and the caller may change what is in it.
     fn is_ours(&self) -> io::Result<bool> {
-        let stat = fstat(self)?;
-        let owned = Owned::of(&stat);
-        if owned.stranger().is_some() {
-            return Ok(false);
+        let owned = self.owned()?;
+        Ok(owned.stranger().is_none() && owned.mode & 0o022 == 0)
+    }
+
+    /// Whether a link of root's in it was put there by root. On a read-only mount other than that of `/` the
+    /// folder's mode counts for nothing, for that is how a container gets its secrets: as links in a folder
+    /// of mode 1777.
+    fn is_trusted(&self) -> io::Result<bool> {
+        if self.is_ours()? {
+            return Ok(true);
         }
-        let is_apart =
-            || statat(CWD, "/", AtFlags::empty()).is_ok_and(|root| root.st_dev != stat.st_dev);
-        Ok(owned.mode & 0o022 == 0
-            || (fstatvfs(self)?.f_flag.contains(StatVfsMountFlags::RDONLY) && is_apart()))
+        let is_read_only = fstatvfs(self)?.f_flag.contains(StatVfsMountFlags::RDONLY);
+        let root = Self::start(Path::new("/"))?;
+        Ok(is_read_only
+            && self.owned()?.stranger().is_none()
+            && mount_of(self)? != mount_of(&root)?)
     }
 
     /// Where `path` leads, link by link. That nothing is there is no error yet.
@@ -248,7 +273,7 @@ impl Dir {
         let mut links = 0;
         while let Some(name) = rest.pop_front() {
             let found = match openat(&place.dir, &name, HANDLE, Mode::empty()) {
-                Ok(found) => Self::new(found),
+                Ok(found) => Self::new(found, place.dir.path.join(&name)),
                 Err(Errno::NOENT) if rest.is_empty() => {
                     place.name = name;
                     break;
@@ -263,8 +288,16 @@ impl Dir {
                     if links > MAX_LINKS {
                         return Err(Errno::LOOP.into());
                     }
-                    if Owned::of(&stat).stranger().is_some() || !place.dir.is_ours()? {
-                        return Err(RefusedLink::error(&name, &target, &place.dir, &stat));
+                    let stranger = Owned::of(&stat).stranger();
+                    if stranger.is_some() || !place.dir.is_trusted()? {
+                        let rest: PathBuf = rest.iter().collect();
+                        let leads_to = place.dir.path.join(&target).join(rest);
+                        return Err(RefusedLink::error(
+                            &found.path,
+                            &leads_to,
+                            &place.dir,
+                            stranger,
+                        ));
                     }
                     place.dir = prepend(&mut rest, &target, place.dir)?;
                 }
@@ -296,7 +329,7 @@ fn prepend(rest: &mut VecDeque<OsString>, path: &Path, from: Dir) -> io::Result<
         }
     }
     if path.is_absolute() {
-        return Ok(Dir::new(openat(CWD, "/", DIR | HANDLE, Mode::empty())?));
+        return Dir::start(path);
     }
     Ok(from)
 }
@@ -314,35 +347,73 @@ fn file_system(file: &File) -> io::Result<i64> {
     Ok(i64::from(kind))
 }
 
+/// What a handle's mount is told from others by: its number, or, before Linux 5.8, its device's.
+fn mount_of(dir: &Dir) -> io::Result<u64> {
+    let found = statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    match found {
+        Ok(found) if found.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(found.stx_mnt_id),
+        _ => Ok(fstat(dir)?.st_dev),
+    }
+}
+
+/// Whether a file has an access control list beyond its mode (acl(5)).
+fn has_acl(file: &File) -> bool {
+    fgetxattr(file, "system.posix_acl_access", &mut [0_u8; 0]).is_ok()
+}
+
 /// Why a symbolic link is not followed.
 #[derive(Debug)]
-pub(super) struct RefusedLink(String);
+pub(super) struct RefusedLink {
+    text: String,
+    /// Where it leads by its own text, if root has made it: what others have made is no good advice.
+    pub(super) leads_to: Option<PathBuf>,
+}
 
 impl RefusedLink {
-    fn error(name: &OsStr, target: &Path, dir: &Dir, link: &Stat) -> io::Error {
-        let (name, target) = (name.display(), target.display());
-        let why = match (Owned::of(link).stranger(), dir.owned()) {
+    fn error(link: &Path, leads_to: &Path, dir: &Dir, stranger: Option<u32>) -> io::Error {
+        let why = match (stranger, dir.owned()) {
             (Some(owner), _) => format!("it belongs to user {owner}"),
             (None, Ok(Owned { uid, gid, mode, .. })) => format!(
                 "others than root may write to its folder (owner {uid}, group {gid}, mode {mode:04o})"
             ),
             (None, Err(_)) => "its folder can't be looked at".to_owned(),
         };
-        io::Error::other(Self(format!(
-            "{name} is a symbolic link to {target}, which is not followed because {why}"
-        )))
+        let leads_to = stranger.is_none().then(|| without_dots(leads_to));
+        // What a stranger's link says is not repeated: a log with such text in it could be moved to where a
+        // configuration is looked for.
+        let to = leads_to.as_ref().map_or(String::new(), |to| format!(" to {}", to.display()));
+        let link = link.display();
+        io::Error::other(Self {
+            text: format!("{link} is a symbolic link{to}, which is not followed because {why}"),
+            leads_to,
+        })
     }
 
-    /// Whether an error is one of these.
-    pub(super) fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|error| error.is::<Self>())
+    /// The one that an error is, if it is one.
+    pub(super) fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
     }
+}
+
+/// A path without `.` and `..`, as it reads.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 impl std::error::Error for RefusedLink {}
 
 impl fmt::Display for RefusedLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
