@@ -412,7 +412,7 @@ impl Api {
 
     /// What is made of an answer; of a large one while nobody else makes something of another.
     fn parsed<T>(&self, holding: &Holding, parse: impl FnOnce() -> T) -> T {
-        let work = holding.is_large().then(|| self.memory.work());
+        let work = holding.has_place().then(|| self.memory.work());
         let parsed = parse();
         drop(work);
         parsed

@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(*read_secretly(&*text, length as u64).unwrap(), text);
             assert_eq!(read_at_most(&*text, length as u64).unwrap(), text);
             assert_eq!(read_holding(&*text, length as u64, &mut holding).unwrap(), text);
-            assert_eq!(holding.is_large(), length >= ORDINARY);
+            assert_eq!(holding.has_place(), length >= ORDINARY);
             if let Some(less) = (length as u64).checked_sub(1) {
                 assert!(read_secretly(&*text, less).is_err());
                 assert!(read_at_most(&*text, less).is_err());

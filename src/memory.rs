@@ -2,8 +2,8 @@
 //!
 //! An answer has [`ORDINARY`] bytes for itself. One that needs more waits for a place, which has room for the
 //! largest; whoever has a place waits for no other. What takes a multiple of a large answer's size, the repairs
-//! of a record and the parsing of a list, is done one at a time. There are so many places that all this fits into
-//! 256 MiB, but at least two.
+//! of a record and the parsing of a list, is done one at a time. The number of places is such that all
+//! this fits into 256 MiB, but at least two.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,18 +20,18 @@ const BUDGET: usize = 256 << 20;
 /// What a connection takes besides its answer, in bytes: buffers of the libraries, lines that are not written yet.
 const BESIDES: usize = 512 << 10;
 
-/// The work on a large answer takes so many times its size: a control character of a record becomes six, and a
+/// What the work on a large answer takes, as a multiple of its size: a control character of a record becomes six, and a
 /// buffer that grows is there twice.
 const WORK: usize = 8;
 
-/// At least so many places, so that no tenant has all of them.
-const LEAST_PLACES: usize = 2;
+/// The least number of places, so that no tenant has all of them.
+const MIN_PLACES: usize = 2;
 
 /// The places of a run.
 #[derive(Debug)]
 pub struct Memory {
     places: usize,
-    /// Of these, so many for one tenant.
+    /// The number of these that one tenant may have.
     of_a_tenant: usize,
     taken: Mutex<Taken>,
     freed: Condvar,
@@ -45,12 +45,12 @@ struct Taken {
 }
 
 impl Memory {
-    /// The places for answers of at most `max_held` bytes, which come by so many `connections` for so many
-    /// `tenants`: where there are several, one whose answers come slowly has half of the places at most.
+    /// The places for answers of at most `max_held` bytes, which come by a number of `connections` for
+    /// a number of `tenants`: where there are several, one whose answers come slowly has half of the places at most.
     fn new(max_held: usize, connections: usize, tenants: usize) -> Self {
         let ordinary = connections.saturating_mul(ORDINARY + BESIDES);
         let for_answers = BUDGET.saturating_sub(max_held.saturating_mul(WORK) + ordinary);
-        let places = (for_answers / max_held.saturating_add(ORDINARY)).max(LEAST_PLACES);
+        let places = (for_answers / max_held.saturating_add(ORDINARY)).max(MIN_PLACES);
         Self {
             places,
             of_a_tenant: if tenants > 1 { places / 2 } else { places },
@@ -103,20 +103,20 @@ impl Taken {
 pub struct Holding {
     memory: Arc<Memory>,
     tenant: String,
-    is_large: bool,
+    has_place: bool,
 }
 
 impl Holding {
     /// An ordinary one.
     #[must_use]
     pub fn new(memory: &Arc<Memory>, tenant: &str) -> Self {
-        Self { memory: Arc::clone(memory), tenant: tenant.to_owned(), is_large: false }
+        Self { memory: Arc::clone(memory), tenant: tenant.to_owned(), has_place: false }
     }
 
     /// Whether it has a place.
     #[must_use]
-    pub fn is_large(&self) -> bool {
-        self.is_large
+    pub fn has_place(&self) -> bool {
+        self.has_place
     }
 
     /// Waits for a place, if it has none.
@@ -124,7 +124,7 @@ impl Holding {
     /// # Errors
     /// The run is over.
     pub fn grow(&mut self) -> io::Result<()> {
-        if self.is_large {
+        if self.has_place {
             return Ok(());
         }
         let Memory { places, of_a_tenant, freed, .. } = &*self.memory;
@@ -140,13 +140,13 @@ impl Holding {
             ));
         }
         *taken.by_tenant.entry(self.tenant.clone()).or_default() += 1;
-        self.is_large = true;
+        self.has_place = true;
         Ok(())
     }
 
     /// It holds no more than an ordinary one again.
     pub fn shrink(&mut self) {
-        if !std::mem::take(&mut self.is_large) {
+        if !std::mem::take(&mut self.has_place) {
             return;
         }
         let mut taken = self.memory.lock();
@@ -199,13 +199,13 @@ mod tests {
         slow.grow().unwrap();
         let waits = thread::spawn({
             let mut more = Holding::new(&memory, "slow");
-            move || more.grow().map(|()| more.is_large())
+            move || more.grow().map(|()| more.has_place())
         });
         // However long that one waits.
         for _ in 0..3 {
             let mut other = Holding::new(&memory, "other");
             other.grow().unwrap();
-            assert!(other.is_large());
+            assert!(other.has_place());
         }
         drop(slow);
         assert!(waits.join().unwrap().unwrap(), "what is given back goes to whoever waits");
@@ -225,6 +225,6 @@ mod tests {
         assert_eq!(waits.join().unwrap(), io::ErrorKind::TimedOut);
         held[0].shrink();
         assert!(Holding::new(&memory, "t").grow().is_err(), "nor whoever comes later");
-        assert!(held[1].is_large(), "what is held is held");
+        assert!(held[1].has_place(), "what is held is held");
     }
 }

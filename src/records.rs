@@ -347,7 +347,7 @@ impl<'a, R: Read> Records<'a, R> {
 
     /// Gives back what only a large element needed, once it is passed.
     fn give_back(&mut self) {
-        let Some(holding) = self.holding.as_mut().filter(|holding| holding.is_large()) else {
+        let Some(holding) = self.holding.as_mut().filter(|holding| holding.has_place()) else {
             return;
         };
         let unread = self.end - self.start;
@@ -511,7 +511,7 @@ impl<'a, R: Read> Records<'a, R> {
 
 impl<R> Drop for Records<'_, R> {
     fn drop(&mut self) {
-        if self.holding.as_ref().is_some_and(Holding::is_large) {
+        if self.holding.as_ref().is_some_and(Holding::has_place) {
             // Before its place is free.
             *self.buffer = Vec::new();
         }

@@ -2,7 +2,7 @@
 
 use crate::words::of;
 
-/// So many places in a blob are named in its notice; what follows is counted.
+/// The number of places in a blob that its notice names; what follows is counted.
 const MAX_NAMED: usize = 5;
 
 /// Why an element is no event.

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use log::{Level, Record};
 
-/// So many lines of a kind are written in a run.
+/// The number of lines of one kind that a run writes.
 const MAX_WRITTEN: u64 = 10;
 
-/// So many kinds are told apart by what their lines begin with; of further ones only by their place in the
+/// The number of kinds that are told apart by what their lines begin with; further ones only by their place in the
 /// program.
 const MAX_KINDS: usize = 10_000;
 
