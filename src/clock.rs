@@ -3,17 +3,21 @@
 //! for what is signed for it, no more.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::timestamp::Timestamp;
+use crate::timestamp::{MINUTE, Timestamp, age};
 
 /// Tells the API's time.
 #[derive(Debug)]
 pub struct Clock {
-    offset: AtomicI64,
-    seen: AtomicBool,
+    /// Seconds to add to the local clock, by the last run.
+    last_offset: i64,
+    /// What the first answer of this run has told, and when. All of a run goes by it: a later answer that tells
+    /// another time must not move what the run has begun, for one of the two is wrong.
+    told: OnceLock<(Instant, Timestamp)>,
+    disagreed: AtomicBool,
     /// Why an answer of the management API did not tell the time, if one did not.
     untold: OnceLock<&'static str>,
     /// By the login host's origin.
@@ -24,32 +28,50 @@ impl Clock {
     /// Starts with the last run's `offset` (seconds to add to the local clock).
     #[must_use]
     pub fn new(offset: i64) -> Self {
-        let (offset, seen) = (AtomicI64::new(offset), AtomicBool::new(false));
-        Self { offset, seen, untold: OnceLock::new(), login_offsets: Mutex::default() }
+        Self {
+            last_offset: offset,
+            told: OnceLock::new(),
+            disagreed: AtomicBool::new(false),
+            untold: OnceLock::new(),
+            login_offsets: Mutex::default(),
+        }
     }
 
     /// The API's time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        local_now().plus(self.offset())
+        let Some((at, date)) = self.told.get() else {
+            return local_now().plus(self.last_offset);
+        };
+        date.plus(i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX))
     }
 
     /// Seconds to add to the local clock to get the API's.
     #[must_use]
     pub fn offset(&self) -> i64 {
-        self.offset.load(Ordering::Relaxed)
+        if self.seen() { self.now().since(local_now()) } else { self.last_offset }
     }
 
-    /// Whether the offset was seen in this run, not only in an earlier one.
+    /// Whether the time was told in this run, not only in an earlier one.
     #[must_use]
     pub fn seen(&self) -> bool {
-        self.seen.load(Ordering::Relaxed)
+        self.told.get().is_some()
     }
 
-    /// Takes over the `Date` of an answer of the management API.
+    /// Takes over the `Date` of an answer of the management API, if it is the first of the run. That another
+    /// one tells another time is said once.
     pub fn observe(&self, date: Timestamp) {
-        self.offset.store(date.since(local_now()), Ordering::Relaxed);
-        self.seen.store(true, Ordering::Relaxed);
+        self.told.get_or_init(|| (Instant::now(), date));
+        let now = self.now();
+        let apart = date.since(now).saturating_abs();
+        if apart > MINUTE && !self.disagreed.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "the answers of the API tell different times: one says {date} where the first one of this run \
+                 says {now}, which is {} apart. This run goes by the first. If this lasts, check whether a \
+                 proxy, or one of its servers, changes the header Date",
+                age(apart)
+            );
+        }
     }
 
     /// An answer of the management API did not tell the time: what is wrong with its `Date`.

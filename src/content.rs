@@ -385,7 +385,7 @@ fn by_status(status: u16, code: &str) -> (Reaction, Option<Explanation>) {
             Reaction::Refused,
             "that is no answer of the API: does a proxy or a firewall forbid it?",
         ),
-        431 => (
+        413 | 431 => (
             Reaction::RenewOld,
             "the server, or a gateway, finds the request's headers too large: a new token is tried; if \
              this lasts, the application may have too many roles or claims",
@@ -444,7 +444,8 @@ mod tests {
 
     #[test]
     fn other_shapes_go_by_status() {
-        let table: [(u16, &[u8], Reaction, &str); 10] = [
+        let table: [(u16, &[u8], Reaction, &str); 11] = [
+            (413, b"", Reaction::RenewOld, ""),
             (431, b"", Reaction::RenewOld, ""),
             (400, b"<h2>Request Too Long</h2>", Reaction::RenewOld, "<h2>Request Too Long</h2>"),
             (401, b"", Reaction::Renew, ""),
@@ -485,12 +486,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_quoted_briefly() {
+    fn what_is_no_list_is_quoted() {
         let body = format!("[\"{}\"]", "x".repeat(1 << 20));
         let listing = parse_listing(body.as_bytes()).map(drop);
         let subscriptions = parse_subscriptions(body.as_bytes()).map(drop);
         for why in [listing.unwrap_err(), subscriptions.unwrap_err()] {
-            assert!(why.contains("invalid type: string") && why.len() < 600, "{}", why.len());
+            let shown = Hidden(&[]).excerpt(&why);
+            assert!(shown.contains("invalid type: string") && shown.len() < 600, "{shown}");
         }
     }
 

@@ -296,8 +296,8 @@ fn warn_of_clock(clock: &Clock) {
     if clock.seen() && offset.abs() > CLOCK_TOLERANCE {
         let (behind, by) = if offset > 0 { ("behind", offset) } else { ("ahead", -offset) };
         log::warn!(
-            "this machine's clock is {} {behind} of Microsoft's: set it (NTP); positions go by \
-             Microsoft's",
+            "this machine's clock is {} {behind} of Microsoft's: set it (NTP). If it is right, a proxy changes \
+             the header Date, and content is missed: positions go by that header",
             age(by)
         );
     }

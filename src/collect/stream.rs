@@ -59,8 +59,8 @@ pub(super) struct StreamRun {
     relists: u32,
     /// What the listing at hand has brought.
     pages: Pages,
-    /// The blobs that the last window named.
-    last_listed: HashSet<u64>,
+    /// The blobs that the last day's windows named, with the windows' ends.
+    last_listed: Vec<(Timestamp, HashSet<u64>)>,
     /// Blobs whose time of creation lies outside of the windows that list them: where they were last
     /// listed, by their fingerprints.
     misplaced: HashMap<u64, Relisted>,
@@ -228,7 +228,7 @@ impl StreamRun {
             clamps: 0,
             relists: 0,
             pages: Pages::default(),
-            last_listed: HashSet::new(),
+            last_listed: Vec::new(),
             misplaced: HashMap::new(),
             fresh,
             retries,
@@ -617,7 +617,9 @@ impl StreamRun {
         self.walk = match page.next {
             Some(link) => Walk::In(window, Some(link)),
             None => {
-                self.last_listed = std::mem::take(&mut self.pages).into_listed();
+                // No longer than the longest `lookback`.
+                self.last_listed.retain(|(end, _)| window.end.since(*end) <= DAY);
+                self.last_listed.push((window.end, std::mem::take(&mut self.pages).into_listed()));
                 self.relists = 0;
                 self.listed_to = Some(window.end.min(now));
                 let more = match self.until() {
@@ -856,7 +858,7 @@ mod tests {
         let listed_to = Some(position);
         let clock = Some(ClockReading { now: position, offset: 0, change: 0 });
         let room = usize::MAX;
-        let last_listed = HashSet::new();
+        let last_listed = Vec::new();
         let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
         state.finish(end, HOUR);
         run(state)

@@ -144,9 +144,9 @@ pub struct LastGap {
 pub struct RunEnd {
     /// How far it has listed without a hole, if it has listed a window to its end.
     pub listed_to: Option<Timestamp>,
-    /// Fingerprints of the blobs that the last window listed: the next one may list them again, whenever
-    /// they were created.
-    pub last_listed: HashSet<u64>,
+    /// Fingerprints of the blobs that the last windows listed, with the windows' ends: the next run may list
+    /// the same time again, and with it these blobs, whatever their own time of creation says.
+    pub last_listed: Vec<(Timestamp, HashSet<u64>)>,
     /// The blobs that are left undelivered.
     pub left: Vec<Waiting>,
     /// The blobs of which it has handed something over to a modulesd, as they were before.
@@ -444,8 +444,10 @@ impl Stream {
             let horizon = sure.map_or(self.horizon, |sure| sure.plus(-lookback));
             self.horizon = self.horizon.max(horizon);
         }
-        for key in &run.last_listed {
-            self.delivered.refresh(*key, self.horizon);
+        let horizon = self.horizon;
+        let again = run.last_listed.iter().filter(|(end, _)| *end >= horizon);
+        for key in again.flat_map(|(_, keys)| keys) {
+            self.delivered.refresh(*key, horizon);
         }
         self.delivered.forget_before(self.horizon);
         taken
@@ -549,7 +551,7 @@ mod tests {
 
     fn end(listed_to: Option<Timestamp>, left: Vec<Waiting>, now: Timestamp) -> RunEnd {
         let clock = Some(reading(0, 0, now));
-        let (handed_over, last_listed, room) = (vec![], HashSet::new(), usize::MAX);
+        let (handed_over, last_listed, room) = (vec![], vec![], usize::MAX);
         let (cut, is_past) = (false, false);
         RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room }
     }

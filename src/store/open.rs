@@ -186,11 +186,7 @@ impl Dir {
         // Without blocking: nobody may ever write to a pipe.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = dir.open_at(&name, flags, 0)?;
-        if MADE_UP.contains(&file_system(&file)?) {
-            return Err(io::Error::other(
-                "the kernel makes it up (procfs, sysfs or the like): name a stored file",
-            ));
-        }
+        check_stored(&file)?;
         let owned = owned(&file)?;
         let (is_exposed, has_acl) = (!dir.is_ours()?, has_acl(&file));
         Ok(Opened { file, owned, is_exposed, has_acl, way })
@@ -302,6 +298,7 @@ impl Dir {
                     place.dir = prepend(&mut rest, &target, place.dir)?;
                 }
                 FileType::Directory => {
+                    check_stored(&found)?;
                     place.way.push(Owned::of(&stat));
                     place.dir = found;
                 }
@@ -339,12 +336,17 @@ fn target(link: &Dir) -> io::Result<PathBuf> {
     Ok(OsString::from_vec(readlinkat(link, "", Vec::new())?.into_bytes()).into())
 }
 
-/// What kind of file system a file is on, as statfs(2) numbers them.
-fn file_system(file: &File) -> io::Result<i64> {
+/// Checks that a file or folder is on a file system where somebody has stored it.
+fn check_stored(file: impl AsFd) -> io::Result<()> {
     let kind = fstatfs(file)?.f_type;
     // Its type differs between architectures.
     #[allow(clippy::useless_conversion, reason = "i32 on some of them")]
-    Ok(i64::from(kind))
+    if MADE_UP.contains(&i64::from(kind)) {
+        return Err(io::Error::other(
+            "the kernel makes it up (procfs, sysfs or the like): name a stored file",
+        ));
+    }
+    Ok(())
 }
 
 /// What a handle's mount is told from others by: its number, or, before Linux 5.8, its device's.

@@ -146,6 +146,12 @@ fn useless_times(site: &Site) -> Vec<Option<Value>> {
         Some(json!("")),
         Some(json!("0001-01-01T00:00:00")),
         Some(json!("9999-12-31T23:59:59.999Z")),
+        // Inside the first window that lists it, and before the next one.
+        Some(json!(
+            (site.now() - Duration::hours(3))
+                .format(&time::format_description::well_known::Rfc3339)
+                .unwrap()
+        )),
         Some(json!(format!("{}T00:00:00", days(-30)))),
         Some(json!(format!("{}T00:00:00", days(30)))),
     ]
@@ -242,6 +248,32 @@ fn a_blob_that_fails_for_seven_days_and_is_over_its_expiry_is_a_gap() {
     // The time is another one than in the last run: it must be told twice.
     assert!(!is_gap() && is_gap());
     assert_eq!(site.poll_well().text(), "");
+}
+
+#[test]
+fn a_wrong_date_in_one_answer_of_the_first_run_loses_nothing_of_a_backlog() {
+    let format = time::format_description::well_known::Rfc2822;
+    for (skip, times) in [(0, 1), (1, 1), (2, 1), (3, 2), (6, 1)] {
+        for days in [30, 10, 1, -1, -30] {
+            let site = Site::new();
+            site.configure_one("");
+            let mut expected: Vec<_> = (0..13).map(|n| format!("{n}")).collect();
+            for (n, id) in (0..).zip(&expected) {
+                site.publish(GENERAL, Duration::hours(1 + 12 * n), &[id]);
+            }
+            let date = (site.now() + Duration::days(days)).format(&format).unwrap();
+            let fault = Fault::on(Call::Content).skip(skip).times(times);
+            site.simulator.fault(fault.header("Date", &date.replace("+0000", "GMT")));
+            let runs: Vec<_> = (0..4).map(|_| site.poll()).collect();
+            let mut ids: Vec<_> = runs.iter().flat_map(Run::ids).collect();
+            ids.sort();
+            expected.sort();
+            let name = format!("answer {skip}, {days} days");
+            assert_eq!(ids, expected, "{name}\n{}", site.log());
+            assert!(!runs.iter().flat_map(Run::told).any(|told| told.starts_with("gap")), "{name}");
+            assert!(site.log().contains("the answers of the API tell different times"), "{name}");
+        }
+    }
 }
 
 #[test]
