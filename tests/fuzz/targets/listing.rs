@@ -207,7 +207,7 @@ fn run(stream: &mut Stream, clock: &ClockReading, dice: &mut Dice) {
     let cut = dice.pick(&[false, true]);
     let (clock, is_past) = (dice.pick(&[None, Some(*clock)]), dice.pick(&[false, true]));
     let room = dice.pick(&[0, 1000, usize::MAX]);
-    let last_listed = [1].into();
+    let last_listed = listed_to.map(|end| (end, [1].into())).into_iter().collect();
     let end = RunEnd { listed_to, last_listed, left, handed_over, cut, clock, is_past, room };
     stream.finish(end, lookback);
     let dropped = stream.waiting.iter().filter(|blob| !stream.must_keep(blob));
