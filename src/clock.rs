@@ -3,7 +3,7 @@
 //! for what is signed for it, no more.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,10 @@ use crate::timestamp::{MINUTE, Timestamp, age};
 /// Tells the API's time.
 #[derive(Debug)]
 pub struct Clock {
-    /// Seconds to add to the local clock, by the last run.
-    last_offset: i64,
-    /// What the first answer of this run has told, and when. All of a run goes by it: a later answer that tells
-    /// another time must not move what the run has begun, for one of the two is wrong.
+    /// Seconds to add to the local clock.
+    offset: AtomicI64,
+    /// What the first answer of this run has told, and when. A later answer that tells another time must not
+    /// move what the run has begun, for one of the two is wrong.
     told: OnceLock<(Instant, Timestamp)>,
     disagreed: AtomicBool,
     /// Why an answer of the management API did not tell the time, if one did not.
@@ -29,7 +29,7 @@ impl Clock {
     #[must_use]
     pub fn new(offset: i64) -> Self {
         Self {
-            last_offset: offset,
+            offset: AtomicI64::new(offset),
             told: OnceLock::new(),
             disagreed: AtomicBool::new(false),
             untold: OnceLock::new(),
@@ -40,16 +40,13 @@ impl Clock {
     /// The API's time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let Some((at, date)) = self.told.get() else {
-            return local_now().plus(self.last_offset);
-        };
-        date.plus(i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX))
+        local_now().plus(self.offset())
     }
 
     /// Seconds to add to the local clock to get the API's.
     #[must_use]
     pub fn offset(&self) -> i64 {
-        if self.seen() { self.now().since(local_now()) } else { self.last_offset }
+        self.offset.load(Ordering::Relaxed)
     }
 
     /// Whether the time was told in this run, not only in an earlier one.
@@ -58,17 +55,20 @@ impl Clock {
         self.told.get().is_some()
     }
 
-    /// Takes over the `Date` of an answer of the management API, if it is the first of the run. That another
-    /// one tells another time is said once.
+    /// Takes over the `Date` of an answer of the management API, unless the first one of the run has told
+    /// another time, which is said once.
     pub fn observe(&self, date: Timestamp) {
-        self.told.get_or_init(|| (Instant::now(), date));
-        let now = self.now();
-        let apart = date.since(now).saturating_abs();
-        if apart > MINUTE && !self.disagreed.swap(true, Ordering::Relaxed) {
+        // By what has passed since, which no step of this machine's clock changes.
+        let (at, first) = *self.told.get_or_init(|| (Instant::now(), date));
+        let expected = first.plus(i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX));
+        let apart = date.since(expected).saturating_abs();
+        if apart <= MINUTE {
+            self.offset.store(date.since(local_now()), Ordering::Relaxed);
+        } else if !self.disagreed.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "the answers of the API tell different times: one says {date} where the first one of this run \
-                 says {now}, which is {} apart. This run goes by the first. If this lasts, check whether a \
-                 proxy, or one of its servers, changes the header Date",
+                 says {expected}, which is {} apart. This run goes by the first. If this lasts, check whether \
+                 a proxy, or one of its servers, changes the header Date",
                 age(apart)
             );
         }
