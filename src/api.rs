@@ -410,7 +410,7 @@ impl Api {
         Ok(List { body, next, holding })
     }
 
-    /// What is made of an answer; of a large one while nobody else makes something of another.
+    /// What is made of an answer; of large ones one at a time.
     fn parsed<T>(&self, holding: &Holding, parse: impl FnOnce() -> T) -> T {
         let work = holding.has_place().then(|| self.memory.work());
         let parsed = parse();

@@ -122,7 +122,7 @@ fn time(member: &Scalar) -> Option<Timestamp> {
 /// The body is no listing; the text says in which way.
 pub fn parse_listing(body: &[u8]) -> Result<Vec<Blob>, String> {
     let items: Vec<ListingItem> = serde_json::from_slice(without_bom(body)).map_err(|error| {
-        // It may quote the answer: whoever shows it hides secrets first, and only then cuts it.
+        // It may quote the answer: the caller hides secrets first, and only then cuts it.
         format!("the answer is no list of content blobs; is a proxy in between? ({error})")
     })?;
     for (index, item) in items.iter().enumerate() {

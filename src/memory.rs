@@ -1,7 +1,7 @@
 //! What all connections of a run together may hold in memory.
 //!
 //! An answer has [`ORDINARY`] bytes for itself. One that needs more waits for a place, which has room for the
-//! largest; whoever has a place waits for no other. What takes a multiple of a large answer's size, the repairs
+//! largest; an answer that has a place waits for no other. What takes a multiple of a large answer's size, the repairs
 //! of a record and the parsing of a list, is done one at a time. The number of places is such that all
 //! this fits into 256 MiB, but at least two.
 
@@ -66,13 +66,13 @@ impl Memory {
         Self::new(config.max_held, config.max_connections, config.tenants.len())
     }
 
-    /// The run is over: whoever waits for a place gets none.
+    /// The run is over: a worker that waits for a place gets none.
     pub fn close(&self) {
         self.lock().is_over = true;
         self.freed.notify_all();
     }
 
-    /// The right to work on a large answer, once nobody else does.
+    /// The right to work on a large answer, once no other worker does.
     pub fn work(&self) -> MutexGuard<'_, ()> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,7 +208,7 @@ mod tests {
             assert!(other.has_place());
         }
         drop(slow);
-        assert!(waits.join().unwrap().unwrap(), "what is given back goes to whoever waits");
+        assert!(waits.join().unwrap().unwrap(), "what is given back goes to a worker that waits");
         assert_eq!(memory.lock().all(), 0);
     }
 
@@ -224,7 +224,7 @@ mod tests {
         memory.close();
         assert_eq!(waits.join().unwrap(), io::ErrorKind::TimedOut);
         held[0].shrink();
-        assert!(Holding::new(&memory, "t").grow().is_err(), "nor whoever comes later");
+        assert!(Holding::new(&memory, "t").grow().is_err(), "nor one that comes later");
         assert!(held[1].has_place(), "what is held is held");
     }
 }

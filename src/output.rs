@@ -76,7 +76,7 @@ impl Output {
     /// at once.
     ///
     /// # Errors
-    /// What is written would reach nobody, or stdout could not be let go of at the end.
+    /// What is written would be lost, or stdout could not be let go of at the end.
     pub fn stdout() -> io::Result<Self> {
         Self::bounded(MOST, FOR_NOTICES)
     }
@@ -167,12 +167,12 @@ fn check_open(stdout: &File) -> io::Result<()> {
     };
     Err(io::Error::other(format!(
         "{why}, so all events would be lost: nothing is fetched; start this program by Wazuh's command \
-         wodle, or with a stdout that somebody reads"
+         wodle, or with a stdout that is read"
     )))
 }
 
 /// A file that takes whatever is written to it and passes nothing on: `/dev/null`, or, where that is
-/// missing, a pipe that nobody reads.
+/// missing, a pipe without a reader.
 fn nowhere() -> io::Result<OwnedFd> {
     let null = File::options().write(true).open("/dev/null").map(OwnedFd::from);
     null.or_else(|_| io::pipe().map(|(_, writer)| writer.into()))

@@ -106,7 +106,7 @@ impl Home {
     /// It can't be opened, or may be another file under the log's name.
     pub fn open_log(&self) -> io::Result<File> {
         let folder = self.dir.make_subdir(Path::new(LOGS), 0o750)?;
-        // Without blocking: somebody may have put a pipe there that nobody reads.
+        // Without blocking: there may be a pipe without a reader.
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
         let (file, is_new) = folder.open_or_make(LOG, flags, 0o640)?;
         if is_new {

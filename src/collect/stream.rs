@@ -566,7 +566,7 @@ impl StreamRun {
         }
     }
 
-    /// A blob is no longer being fetched: whoever did it knows more of it now. What it took of the `room`
+    /// A blob is no longer being fetched; `queued` is as the worker left it. What it took of the `room`
     /// it keeps as far as it must be remembered.
     pub(super) fn came_back(&mut self, queued: &mut Queued, room: &mut Room) {
         self.fetching.remove(&queued.key);

@@ -38,7 +38,7 @@ pub(super) struct Repeated(HashMap<Kind, Lines>);
 const MAX_PREFIX: usize = 300;
 
 impl Repeated {
-    /// Whether a line is to be written; else it is counted. All of `debug` are: somebody asked for them.
+    /// Whether a line is to be written; else it is counted. All of `debug` are: an administrator has asked for them.
     pub(super) fn admits(&mut self, record: &Record<'_>, message: &str) -> bool {
         if record.level() >= Level::Debug {
             return true;

@@ -175,7 +175,7 @@ impl Dir {
     /// A regular file at `path`, which begins here if it is relative, for reading.
     ///
     /// # Errors
-    /// It can't be opened, is not a regular file that somebody has stored, or a link on the way is refused.
+    /// It can't be opened, is not a stored regular file, or a link on the way is refused.
     pub(super) fn file(&self, path: &Path) -> io::Result<Opened> {
         let Place { dir, name, way } = self.place(path)?;
         // Looked at first: opening alone may already do something to a device.
@@ -183,7 +183,7 @@ impl Dir {
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(not_regular());
         }
-        // Without blocking: nobody may ever write to a pipe.
+        // Without blocking: a pipe may never have a writer.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = dir.open_at(&name, flags, 0)?;
         check_stored(&file)?;
@@ -336,7 +336,7 @@ fn target(link: &Dir) -> io::Result<PathBuf> {
     Ok(OsString::from_vec(readlinkat(link, "", Vec::new())?.into_bytes()).into())
 }
 
-/// Checks that a file or folder is on a file system where somebody has stored it.
+/// Checks that a file or folder is on a file system that stores files.
 fn check_stored(file: impl AsFd) -> io::Result<()> {
     let kind = fstatfs(file)?.f_type;
     // Its type differs between architectures.
