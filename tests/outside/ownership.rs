@@ -495,7 +495,7 @@ fn links_that_wazuhs_group_could_make_are_not_followed() {
 }
 
 /// Wazuh's group may exchange the state's folder with a link at any moment. By hand, for longer:
-/// `ATTACK_SECONDS=300 cargo test --test outside exchange`.
+/// `ATTACK_SECONDS=300 cargo test --test outside an_exchange -- --nocapture`.
 #[test]
 fn an_exchange_of_the_state_folder_changes_no_other_folder() {
     let site = Site::new();
